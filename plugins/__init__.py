@@ -1,0 +1,1 @@
+"""Ready-made plugins, installed as ``rigger_mp.plugins``."""

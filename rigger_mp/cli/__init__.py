@@ -1,0 +1,1 @@
+"""The ``rigger-mp`` command."""

@@ -1,0 +1,108 @@
+"""The configuration keys: one table for validation, defaults, hints and the JSON Schema."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+KeyType = Literal["boolean", "integer", "number", "string", "object", "array"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key and what may stand behind it.
+
+    Attributes:
+        name: the key.
+        types: JSON Schema types of its value.
+        help: one line: meaning and unit.
+        default: its value if it is absent.
+        minimum: the least number.
+        above: the number that it must exceed.
+        maximum: the greatest number.
+        choices: the only values.
+        nullable: null may stand for "none".
+        required: it must be there.
+        keys: of an object, its own keys.
+        values: of an object whose keys are names, the keys of each value.
+    """
+
+    name: str
+    types: tuple[KeyType, ...]
+    help: str
+    default: Any = None
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] = ()
+    nullable: bool = False
+    required: bool = False
+    keys: tuple[Key, ...] = ()
+    values: tuple[Key, ...] = ()
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+TIME_LIMIT = Key(
+    "time_limit", ("number",), "seconds a function may run before its process is killed", above=0, nullable=True
+)
+MAX_RETRIES = Key(
+    "max_retries", ("integer",), "how often an event is run again whose process died", default=0, minimum=0
+)
+
+INSTANCE_KEYS = (
+    Key("enabled", ("boolean",), "whether the instance is made", default=True),
+    Key("plugin", ("string",), "name, package.module:Class, entry point, or file in plugin_path", required=True),
+    Key("background", ("boolean",), "run it in the archive process, nobody waits for it", default=False),
+    Key("dedicated", ("boolean",), "give it a worker process of its own", default=False),
+    Key("stateless", ("boolean",), "any worker may run it (default: what the plugin class says)", nullable=True),
+    TIME_LIMIT,
+    MAX_RETRIES,
+)
+
+HOOK_KEYS = (
+    Key("concurrent", ("boolean",), "whether events of this hook may overlap with others", nullable=True),
+    TIME_LIMIT,
+    MAX_RETRIES,
+)
+
+ARCHIVE_KEYS = (
+    Key("spool", ("string",), "file that keeps background jobs until they are done", nullable=True),
+    MAX_RETRIES,
+)
+
+KEYS = (
+    Key("squash_exceptions", ("boolean",), "a failing function does not end its event", default=False),
+    Key("threaded", ("boolean",), "run the functions of one stage in parallel", default=True),
+    Key("server_address", ("string",), "address the TCP server binds to", default="127.0.0.1"),
+    Key("server_port", ("integer",), "port of the TCP server; 0: any free one", 21212, minimum=0, maximum=65535),
+    Key("server_enabled", ("boolean",), "start the TCP server", default=False),
+    Key("plugins", ("object",), "plugin instances by ident", nullable=True, values=INSTANCE_KEYS),
+    Key("workers", ("integer",), "worker processes (default: the usable CPUs)", minimum=1, maximum=4096, nullable=True),
+    Key("queue_size", ("integer",), "events that may be pending; then firing waits", default=10_000, minimum=1),
+    Key("list_merge", ("string",), "what a list update does to a list", "extend", choices=("extend", "replace")),
+    Key("graceful_timeout", ("number",), "seconds that stopping may take before processes are killed", 25.0, minimum=0),
+    TIME_LIMIT,
+    MAX_RETRIES,
+    Key(
+        "max_tasks_per_child",
+        ("integer",),
+        "jobs a worker runs before it is replaced",
+        minimum=1,
+        nullable=True,
+    ),
+    Key("max_memory_per_child", ("integer",), "bytes a worker may use before it is replaced", minimum=1, nullable=True),
+    Key("max_restarts", ("integer",), "starts of a worker that may fail within restart_period", default=5, minimum=0),
+    Key("restart_period", ("number",), "seconds that max_restarts refers to", default=60.0, above=0),
+    Key("max_nesting", ("integer",), "how deep hooks may fire hooks", default=1000, minimum=1),
+    Key("archive", ("object",), "the archive process", nullable=True, keys=ARCHIVE_KEYS),
+    Key("hooks", ("object",), "options by hook", nullable=True, values=HOOK_KEYS),
+    Key("plugin_path", ("string", "array"), "directories with plugin files", nullable=True),
+    Key("strict", ("boolean",), "refuse to start if any instance cannot be made", default=False),
+)

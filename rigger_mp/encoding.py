@@ -1,0 +1,291 @@
+"""How values travel: encoded once, by value, decoded only where they are read.
+
+A value is either *plain* (an immutable builtin, sent as itself) or a pair ``(kind, parts)``. ``parts``
+are pickles; ``kind`` says how the value meets an older one of the same name:
+
+======  ===========================================================================
+``m``   a mapping, merged into a mapping
+``l``   a list, appended to a list
+``o``   anything else: it replaces
+``M``   a mapping that replaces (the start of a chain, or an assignment)
+``L``   a list that replaces
+``d``   a deletion
+======  ===========================================================================
+
+Several parts are updates of one stage, merged with each other before they meet the older value.
+
+Pickles of global mappings and lists are *skeletons*: containers and plain values as they are, every other
+object as its own opaque pickle inside. The dispatcher and the Manager can so merge and compact them
+(:func:`load_skeleton`) without ever running a user's code.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+from rigger_mp.errors import EncodingError
+
+Encoded = Any
+"""A plain value, or ``(kind, parts)``."""
+
+PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+PROTOCOL = 5
+
+
+def dump_value(value: object) -> bytes:
+    """Pickle any value; classes, functions and lambdas of ``__main__`` travel by value (cloudpickle).
+
+    Raises:
+        EncodingError: the value cannot be pickled.
+    """
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+    except Exception:  # noqa: BLE001 - whatever pickle could not do, cloudpickle may
+        return _dump_by_value(value)
+    # A class of __main__ pickles by reference, but no other process has this __main__.
+    return _dump_by_value(value) if b"__main__" in data else data
+
+
+def _dump_by_value(value: object) -> bytes:
+    import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - 20 ms that most never need
+
+    try:
+        data: bytes = cloudpickle.dumps(value, PROTOCOL)
+    except Exception as error:
+        raise EncodingError(
+            f"a value of type {type(value).__qualname__!r} cannot be pickled, so it cannot travel to another "
+            f"process: {type(error).__name__}: {error}"
+        ) from error
+    return data
+
+
+class Opaque:
+    """A user's object inside a skeleton, kept as its pickle where user code must not run."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and other.data == self.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        return load_opaque, (self.data,)
+
+
+def load_opaque(data: bytes) -> Any:
+    """Return the user's object of an opaque pickle."""
+    return pickle.loads(data)
+
+
+class _SkeletonPickler(pickle.Pickler):
+    # Called for what is no builtin container or plain value, so it costs those nothing.
+    def reducer_override(self, obj: object) -> Any:
+        if obj is load_opaque or type(obj) is Opaque:
+            return NotImplemented
+        return load_opaque, (dump_value(obj),)
+
+
+class _SkeletonUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (load_opaque.__module__, "load_opaque"):
+            return Opaque
+        raise pickle.UnpicklingError(f"a skeleton must not refer to {module}.{name}")
+
+
+def dump_skeleton(value: object) -> bytes:
+    """Pickle a mapping or list so that :func:`load_skeleton` can open it without running user code.
+
+    Keys that are users' objects are one key to whoever merges skeletons where their pickles are equal.
+
+    Raises:
+        EncodingError: something in it cannot be pickled.
+    """
+    buffer = io.BytesIO()
+    try:
+        _SkeletonPickler(buffer, PROTOCOL).dump(value)
+    except EncodingError:
+        raise
+    except Exception as error:
+        raise EncodingError(f"a value cannot be pickled: {type(error).__name__}: {error}") from error
+    return buffer.getvalue()
+
+
+def load_skeleton(data: bytes) -> Any:
+    """Open a skeleton; every user's object in it stays an :class:`Opaque`."""
+    return _SkeletonUnpickler(io.BytesIO(data)).load()
+
+
+def recursive_update(orig: Any, updates: Mapping[Any, Any], list_merge: str = "extend") -> Any:
+    """Merge ``updates`` into ``orig``, in place where it is a mutable mapping, and return the result.
+
+    A mapping merges into a mapping, a list extends a list, anything else replaces. Mappings that are
+    new to ``orig`` become plain dicts.
+
+    Args:
+        orig: what to update. Anything that is not a mapping is replaced.
+        updates: the updates.
+        list_merge: ``"extend"``, or ``"replace"`` to let a list replace a list (riggerlib 1.1).
+    """
+    if not isinstance(orig, MutableMapping):
+        orig = dict(orig) if isinstance(orig, Mapping) else {}
+    for key, value in updates.items():
+        if isinstance(value, Mapping):
+            orig[key] = recursive_update(orig.get(key), value, list_merge)
+        elif isinstance(value, list):
+            current = orig.get(key)
+            if list_merge == "extend" and isinstance(current, list):
+                current.extend(value)
+            else:
+                orig[key] = value.copy()
+        else:
+            orig[key] = value
+    return orig
+
+
+def plain_mappings(value: Any) -> Any:
+    """Return ``value`` with every mapping reached through mappings turned into a plain dict of its own.
+
+    Lists reached so are copied too: two names of one list must not be extended together.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_mappings(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return value.copy()
+    return value
+
+
+def encode_argument(value: object) -> Encoded:
+    """Encode one argument of an event; mappings keep their type."""
+    if type(value) in PLAIN:
+        return value
+    kind = "m" if isinstance(value, Mapping) else "l" if isinstance(value, list) else "o"
+    return kind, (dump_value(value),)
+
+
+def encode_update(value: object) -> Encoded:
+    """Encode one updated value; mappings become plain dicts, as merging makes them."""
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        return "m", (dump_skeleton(plain_mappings(value)),)
+    if isinstance(value, list):
+        return "l", (dump_skeleton(value),)
+    return "o", (dump_value(value),)
+
+
+def dump_arguments(arguments: Mapping[str, object]) -> bytes:
+    """Encode an event's arguments, each by value.
+
+    Raises:
+        EncodingError: an argument cannot be pickled; the message names it.
+    """
+    return _dump_named(arguments, encode_argument, "argument")
+
+
+def dump_updates(updates: Mapping[str, object]) -> bytes:
+    """Encode the updates that a function returned.
+
+    Raises:
+        EncodingError: a value cannot be pickled; the message names it.
+    """
+    return _dump_named(updates, encode_update, "update")
+
+
+def dump_assignments(values: Mapping[str, object]) -> bytes:
+    """Encode values that replace older ones instead of being merged into them.
+
+    Raises:
+        EncodingError: a value cannot be pickled; the message names it.
+    """
+    return _dump_named(values, encode_assignment, "global")
+
+
+def encode_assignment(value: object) -> Encoded:
+    """Encode a value that replaces an older one."""
+    encoded = encode_update(value)
+    if type(encoded) is tuple and encoded[0] in "ml":
+        return encoded[0].upper(), encoded[1]
+    return encoded
+
+
+def dump_deletions(names: Iterable[str]) -> bytes:
+    """Encode the deletion of some names."""
+    return pickle.dumps(dict.fromkeys(names, ("d", ())), PROTOCOL)
+
+
+def _dump_named(values: Mapping[str, object], encode: Any, noun: str) -> bytes:
+    encoded = {}
+    for name, value in values.items():
+        try:
+            encoded[name] = value if type(value) in PLAIN else encode(value)
+        except EncodingError as error:
+            raise EncodingError(f"{noun} {name!r}: {error}") from error.__cause__
+        except Exception as error:  # a mapping's own code, or one that contains itself
+            raise EncodingError(f"{noun} {name!r} cannot be read: {type(error).__name__}: {error}") from error
+    return pickle.dumps(encoded, PROTOCOL)
+
+
+class _NamesUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"encoded names must not refer to {module}.{name}")
+
+
+def load_names(data: bytes) -> dict[str, Encoded]:
+    """Return what :func:`dump_arguments` or :func:`dump_updates` encoded, by name, still encoded."""
+    names: dict[str, Encoded] = _NamesUnpickler(io.BytesIO(data)).load()
+    return names
+
+
+def collect(updates: Iterable[Mapping[str, Encoded]]) -> dict[str, Encoded]:
+    """Merge the updates of one stage's functions with each other, in their order."""
+    collected: dict[str, Encoded] = {}
+    for update in updates:
+        for name, value in update.items():
+            collected[name] = _collect_value(collected.get(name), value)
+    return collected
+
+
+def _collect_value(older: Encoded, newer: Encoded) -> Encoded:
+    if type(older) is tuple and type(newer) is tuple and older[0] == newer[0] and newer[0] in "ml":
+        return newer[0], older[1] + newer[1]
+    return newer
+
+
+def load_part(value: Encoded, list_merge: str = "extend") -> Any:
+    """Decode one encoded value by itself."""
+    if type(value) is not tuple:
+        return value
+    kind, parts = value
+    decoded = pickle.loads(parts[0])
+    for part in parts[1:]:
+        decoded = merge_values(kind.lower(), decoded, pickle.loads(part), list_merge)
+    return decoded
+
+
+def merge_values(kind: str, older: Any, newer: Any, list_merge: str) -> Any:
+    """Merge one decoded value into an older one, which is changed in place, and return the result."""
+    if kind == "m" and isinstance(older, Mapping):
+        return recursive_update(older, newer, list_merge)
+    if kind == "l" and isinstance(older, list) and list_merge == "extend":
+        older.extend(newer)
+        return older
+    return newer
+
+
+def load_chain(chain: Iterable[Encoded], list_merge: str = "extend") -> Any:
+    """Decode a value that is a chain of encoded values, oldest first: a private copy each time."""
+    value: Any = None
+    for link in chain:
+        if type(link) is not tuple:
+            value = link
+        else:
+            value = merge_values(link[0], value, load_part(link, list_merge), list_merge)
+    return value

@@ -1,0 +1,1 @@
+"""The engine's processes: dispatcher, workers, archive, Manager."""

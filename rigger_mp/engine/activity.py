@@ -1,0 +1,173 @@
+"""What the scheduler works on: activities (events, writes, configure calls) and the tasks they become."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from rigger_mp.engine.messages import Group
+from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Stage
+from rigger_mp.namespace import Chain
+
+
+class Kind(Enum):
+    """Kinds of activity."""
+
+    EVENT = auto()
+    WRITE = auto()
+    CONFIGURE = auto()
+    BACKGROUND = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Activity:
+    """One accepted thing and how far it has come.
+
+    Attributes:
+        token: the sender's; 0 where nobody waits for the outcome.
+        nested: a hook fired it.
+        updates: local updates so far, a group for each finished stage.
+        overlay: updates of globals not yet committed (concurrent events commit at their end).
+        pinned: the globals it reads, as they were when it started, where replicas may have moved on.
+        fused: its stages run as one job on one worker.
+        step: how many of its steps are finished.
+        unfinished: tasks of the present step that are queued or running.
+        results: of the present step, by function.
+        postponed: tasks of the present step that run after one another (``threaded: false``).
+        tickets: stateful instances whose turn it still awaits.
+        lost: ``(status, detail)`` once a process died under it.
+        replica: the slot that applies its updates of globals as they are made.
+    """
+
+    kind: Kind
+    token: int
+    plan: Plan
+    arguments: bytes
+    depth: int = 0
+    nested: bool = False
+    squash: bool = False
+    clear: bool = False
+    ordered: bool = True
+    updates: tuple[Group, ...] = ()
+    overlay: tuple[Group, ...] = ()
+    pinned: dict[str, Chain] | None = None
+    fused: bool = True
+    step: int = 0
+    unfinished: int = 0
+    results: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    postponed: deque[Task] = field(default_factory=deque)
+    tickets: set[str] = field(default_factory=set)
+    retries: int = 0
+    lost: tuple[int, str] | None = None
+    replica: Slot | None = None
+
+    def steps(self) -> tuple[tuple[Stage, ...], ...]:
+        """Return the stages by step: those of one step run as one job, or one stage fans out."""
+        stages = self.plan.stages
+        if not self.fused:
+            return tuple((stage,) for stage in stages)
+        cut = self.plan.handover
+        return tuple(part for part in (stages[:cut], stages[cut:]) if part)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Functions of one activity that go to one process together.
+
+    Attributes:
+        stages: the functions by stage.
+        home: the slot it must run on, or ``ANY``.
+        actors: the stateful instances among the functions.
+        estimate: seconds it will hardly exceed, ``None`` if unknown.
+    """
+
+    activity: Activity
+    stages: tuple[Stage, ...]
+    home: int
+    actors: frozenset[str] = frozenset()
+    estimate: float | None = None
+
+    @property
+    def ids(self) -> tuple[tuple[str, ...], ...]:
+        """The functions' ids by stage."""
+        return tuple(tuple(function.id for function in stage) for stage in self.stages)
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of one worker process (or the archive), whichever process fills it.
+
+    Attributes:
+        number: from 0; ``ARCHIVE`` for the archive.
+        shared: it takes tasks that any worker may run.
+        up: a process is there and has its instances.
+        gone: why there will never be a process again, or ``""``.
+        version: what its replica of the globals was last brought up to.
+        ready: tasks that only it may run.
+        outstanding: tasks sent and not yet done, in order, by job number.
+        load: seconds of work sent and not yet done, as estimated.
+        unmeasured: how many of them have no estimate.
+        busy: seconds that its functions have run.
+    """
+
+    number: int
+    shared: bool = True
+    up: bool = False
+    gone: str = ""
+    version: int = 0
+    ready: deque[Task] = field(default_factory=deque)
+    outstanding: dict[int, Task] = field(default_factory=dict)
+    load: float = 0.0
+    unmeasured: int = 0
+    busy: float = 0.0
+
+    def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
+        """Tell whether one more task may be sent: always to an idle process, else within the budget."""
+        if not self.up:
+            return False
+        if not self.outstanding:
+            return True
+        if estimate is None or self.unmeasured or len(self.outstanding) >= most:
+            return False
+        return self.load + estimate <= budget
+
+    def add(self, job: int, task: Task) -> None:
+        """Note a task as sent."""
+        self.outstanding[job] = task
+        if task.estimate is None:
+            self.unmeasured += 1
+        else:
+            self.load += task.estimate
+
+    def remove(self, job: int) -> Task | None:
+        """Note a task as done and return it; ``None`` if it was done before."""
+        task = self.outstanding.pop(job, None)
+        if task is None:
+            return None
+        if not self.outstanding:
+            self.load, self.unmeasured = 0.0, 0
+        elif task.estimate is None:
+            self.unmeasured -= 1
+        else:
+            self.load -= task.estimate
+        return task
+
+    def clear(self) -> dict[int, Task]:
+        """Forget what was sent, because the process is gone, and return it."""
+        tasks, self.outstanding = self.outstanding, {}
+        self.load, self.unmeasured, self.version, self.up = 0.0, 0, 0, False
+        return tasks
+
+
+def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
+    """Split a stage into what goes to one process each; what any worker may run is split singly."""
+    groups: dict[object, list[Function]] = {}
+    for number, function in enumerate(stage):
+        alone = function.home == ANY and threaded
+        groups.setdefault(("any", number) if alone else function.home, []).append(function)
+    return [(functions[0].home, tuple(functions)) for functions in groups.values()]
+
+
+__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Task", "group_by_home"]

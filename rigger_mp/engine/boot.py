@@ -1,0 +1,28 @@
+"""Entry of the launched processes: a fresh interpreter becomes the dispatcher or the Manager."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rigger_mp.engine.process import ignore_signals, set_name
+
+
+def main(boot: dict[str, Any]) -> None:
+    """Run the role that the launching process asked for.
+
+    Args:
+        boot: what :func:`rigger_mp.engine.process.launch` wrote.
+    """
+    if os.getppid() != boot["parent"]:
+        return  # the user's process is gone already
+    ignore_signals()
+    set_name(f"rigger-{boot['role']}")
+    if boot["role"] == "dispatcher":
+        from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - only what the role needs
+
+        dispatcher_main(boot["parent"], boot["fds"])
+    else:
+        from rigger_mp.engine.manager import manager_main  # noqa: PLC0415 - only what the role needs
+
+        manager_main(boot["parent"], boot["fds"])

@@ -1,0 +1,82 @@
+"""From settings and plugin instances to what a dispatcher is told."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rigger_mp.config import Settings
+from rigger_mp.encoding import dump_assignments, load_names
+from rigger_mp.engine.assembly import Boot, InstancePlan
+from rigger_mp.engine.callables import describe_callable
+from rigger_mp.engine.host import HostSettings
+from rigger_mp.engine.spec import InstanceSpec
+from rigger_mp.engine.supervisor import Limits
+
+
+def build_boot(
+    settings: Settings,
+    instances: Iterable[InstanceSpec],
+    config: bytes,
+    squash: bool,
+    initial_globals: Mapping[str, Any],
+) -> Boot:
+    """Return everything that a dispatcher needs to start.
+
+    Args:
+        settings: the engine's settings.
+        instances: the enabled instances.
+        config: the configuration, pickled.
+        squash: whether failures are squashed.
+        initial_globals: the global namespace to begin with.
+
+    Raises:
+        EncodingError: a global cannot be pickled.
+    """
+    instances = tuple(instances)
+    chains = {name: (link,) for name, link in load_names(dump_assignments(initial_globals)).items()}
+    return Boot(
+        workers=settings.workers,
+        instances=tuple(_plan(spec) for spec in instances),
+        settings=pickle.dumps(_host_settings(settings, config)),
+        limits=_limits(settings, instances),
+        threaded=settings.threaded,
+        squash=squash,
+        list_merge=settings.list_merge,
+        queue_size=settings.queue_size,
+        max_nesting=settings.max_nesting,
+        overrides=_by_hook(settings, "concurrent"),
+        hook_retries=_by_hook(settings, "max_retries"),
+        chains=chains,
+    )
+
+
+def _plan(spec: InstanceSpec) -> InstancePlan:
+    return InstancePlan(
+        spec.ident, pickle.dumps(spec), spec.stateless, spec.background, spec.dedicated, spec.max_retries
+    )
+
+
+def _by_hook(settings: Settings, key: str) -> dict[str, Any]:
+    return {hook: options[key] for hook, options in settings.hooks.items() if options.get(key) is not None}
+
+
+def _host_settings(settings: Settings, config: bytes) -> HostSettings:
+    return HostSettings(
+        config, settings.list_merge, settings.threaded, settings.time_limit, _by_hook(settings, "time_limit")
+    )
+
+
+def _limits(settings: Settings, instances: Iterable[InstanceSpec]) -> Limits:
+    limited = settings.time_limit or _by_hook(settings, "time_limit") or any(i.time_limit for i in instances)
+    return Limits(
+        settings.max_restarts, settings.restart_period, settings.max_tasks_per_child, time_limited=bool(limited)
+    )
+
+
+def describe_callback(callback: Callable[..., Any], name: str) -> tuple[str, tuple[str, ...]]:
+    """Return what people call a callback by, and the parameters that it names."""
+    described = describe_callable(callback)
+    label = described.label if described.label != "<lambda>" else f"<lambda> {name}"
+    return label, described.names

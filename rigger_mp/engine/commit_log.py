@@ -1,0 +1,90 @@
+"""The global namespace as the dispatcher holds it: a log of commits, and their sum.
+
+::
+
+    entries  ... 41 42 43 | 44 45 46      version 46
+                          ^ a replica at 43 is sent 44..46; one that is too far behind gets the sum
+
+A *replica* is a host's copy. It is brought up to date only when it runs something that reads globals.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from rigger_mp.encoding import Encoded, collect, load_names
+from rigger_mp.engine.messages import CommitEntry
+from rigger_mp.namespace import Chain, Namespace, is_deletion
+
+ENTRIES_KEPT = 4096
+BYTES_KEPT = 8 << 20
+
+Delta = Any
+"""``None``: nothing. ``(False, entries)``: apply them. ``(True, chains)``: forget everything, start here."""
+
+
+def merged_updates(entry: CommitEntry) -> list[dict[str, Encoded]]:
+    """Return the updates of an entry, one mapping for each of its groups."""
+    groups = (group for group in entry if group)
+    return [collect(map(load_names, group)) if len(group) > 1 else load_names(group[0]) for group in groups]
+
+
+class CommitLog:
+    """Sequences every commit, and tells what a replica lacks.
+
+    Attributes:
+        version: the number of commits so far.
+        namespace: their sum.
+    """
+
+    def __init__(self, list_merge: str = "extend") -> None:
+        self.namespace = Namespace(list_merge)
+        self.version = 0
+        self._entries: deque[CommitEntry] = deque()
+        self._bytes = 0
+        self._last_deletion = 0
+
+    def restore(self, version: int, chains: Mapping[str, Chain]) -> None:
+        """Start from a full copy instead of from nothing."""
+        self.version = self._last_deletion = version
+        self.namespace.replace(chains)
+        self._entries.clear()
+        self._bytes = 0
+
+    def append(self, entry: CommitEntry) -> None:
+        """Commit: the next version."""
+        self.version += 1
+        for update in merged_updates(entry):
+            self.namespace.commit(update)
+            if any(is_deletion(link) for link in update.values()):
+                self._last_deletion = self.version
+        self._entries.append(entry)
+        self._bytes += _size(entry)
+        while len(self._entries) > ENTRIES_KEPT or (self._bytes > BYTES_KEPT and len(self._entries) > 1):
+            self._bytes -= _size(self._entries.popleft())
+
+    def delta(self, replica_version: int) -> Delta:
+        """Return what a replica of ``replica_version`` lacks."""
+        missing = self.version - replica_version
+        if missing == 0:
+            return None
+        if missing > len(self._entries):
+            return True, self.namespace.export()
+        return False, tuple(islice(self._entries, len(self._entries) - missing, None))
+
+    def matters(self, names: frozenset[str], replica_version: int) -> bool:
+        """Tell whether a reader of these names may be misled by a replica of ``replica_version``."""
+        if not names:
+            return False
+        return replica_version < self._last_deletion or any(name in self.namespace for name in names)
+
+    def pin(self, names: frozenset[str]) -> dict[str, Chain]:
+        """Return the present chains of these names, those that exist."""
+        return {name: self.namespace.chain(name) for name in names if name in self.namespace}
+
+
+def _size(entry: CommitEntry) -> int:
+    return sum(len(update) for group in entry for update in group)

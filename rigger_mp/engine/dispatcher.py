@@ -1,0 +1,283 @@
+"""The dispatcher process: the I/O around the scheduler.
+
+::
+
+    user's process ──multiprocessing.Queue──▶ ┌────────────┐ ──socket──▶ worker, archive
+                                              │ dispatcher │ ◀─socket── worker, archive
+    user's process ◀────────socket─────────── └────────────┘ ──pipe───▶ Manager
+
+One selector waits for everything: frames, room to write, and the ends of processes. Nothing here blocks on a
+single peer. Commits are written to the Manager before the outcomes that depend on them are written to the
+user's process. No user code runs here, and no user's value is ever decoded.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import pickle
+import selectors
+import socket
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.assembly import Assembly, Boot
+from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.process import open_sentinel
+from rigger_mp.engine.supervisor import Seat, Supervisor
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class _BytesUnpickler(pickle.Unpickler):
+    """Opens what ``multiprocessing.Queue`` pickled: the engine's own frames, which are bytes."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "bytes"):
+            return bytes
+        raise pickle.UnpicklingError(f"the ingress queue must not carry {module}.{name}")
+
+
+@dataclass(slots=True)
+class Peers:
+    """The dispatcher's other ends: ingress queue, user's process, Manager."""
+
+    ingress: FrameReader
+    owner: socket.socket
+    outcomes: FrameWriter
+    manager: FrameWriter
+
+
+class Dispatcher:
+    """See the module.
+
+    Args:
+        boot: what the engine consists of.
+        peers: the descriptors of the other processes.
+        parent_sentinel: readable once the user's process has ended, or ``None``.
+    """
+
+    def __init__(self, boot: Boot, peers: Peers, parent_sentinel: int | None) -> None:
+        self._peers = peers
+        self._selector = selectors.DefaultSelector()
+        self._supervisor = Supervisor(boot.settings, boot.limits, self._watch, self._unwatch)
+        self._assembly = Assembly(boot, self._supervisor)
+        self._scheduler = self._assembly.scheduler
+        self._outbox: list[Any] = []
+        self._stopping = False
+        self._listening = False
+        self._orphaned = False
+        self._floor = 0
+        self._published = self._scheduler.log.version
+        self._selector.register(peers.owner, READ, self._on_owner)
+        if parent_sentinel is not None:
+            self._selector.register(parent_sentinel, READ, self._on_orphaned)
+
+    # -- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop, or until the user's process is gone."""
+        self._assembly.start_workers()
+        while not self._finished():
+            for key, mask in self._selector.select(self._supervisor.next_check()):
+                key.data(mask)
+            self._enforce_limits()
+            self._advance()
+        if self._orphaned:
+            self._supervisor.stop(0.0)
+            return
+        self._supervisor.stop()
+        self._send_last()
+
+    def _finished(self) -> bool:
+        return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
+
+    def _advance(self) -> None:
+        if self._assembly.ready:
+            self._listen()
+            self._send_jobs()
+        self._supervisor.retire_worn()
+        self._assembly.forget_retired()
+        self._publish()
+        self._outbox += self._scheduler.messages
+        self._scheduler.messages.clear()
+        # The Manager must have a commit before anybody is told of it: it may be asked for it next.
+        if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
+            self._peers.outcomes.write(m.pack(self._outbox))
+            self._outbox.clear()
+        self._watch_writers()
+
+    def _listen(self) -> None:
+        # Events wait in the queue until there are instances to run them.
+        if not self._listening:
+            self._listening = True
+            self._selector.register(self._peers.ingress.fd, READ, self._on_ingress)
+
+    def _send_jobs(self) -> None:
+        batches: dict[int, list[m.Job]] = {}
+        for slot, job in self._scheduler.next_jobs():
+            batches.setdefault(slot.number, []).append(job)
+        for number, batch in batches.items():
+            self._supervisor.send(self._supervisor.seats[number], batch)
+
+    def _publish(self) -> None:
+        commits = self._scheduler.commits
+        if commits:
+            self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
+            self._published += len(commits)
+            commits.clear()
+
+    def _watch_writers(self) -> None:
+        self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
+        manager = self._peers.manager
+        self._want_write(manager.fd, manager, self._on_manager_writable, 0)
+        for seat in self._supervisor.seats.values():
+            if seat.process is not None and seat.writer is not None:
+                self._want_write(seat.process.socket, seat.writer, None, READ)
+
+    def _want_write(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+        mask = always | (WRITE if writer.blocked else 0)
+        key = self._selector.get_map().get(fd)
+        if key is None:
+            if mask:
+                self._selector.register(fd, mask, handler)
+        elif not mask:
+            self._selector.unregister(fd)
+        elif key.events != mask:
+            self._selector.modify(fd, mask, key.data)
+
+    # -- the user's process ------------------------------------------------------------------------------
+
+    def _on_ingress(self, _mask: int) -> None:
+        for payload in self._peers.ingress.read():
+            frame = _BytesUnpickler(BytesIO(payload)).load()
+            floor, batch = marshal.loads(frame)
+            self._floor = max(self._floor, floor)
+            for message in m.unpack(batch):
+                self._take(message)
+        if self._peers.ingress.eof:
+            self._selector.unregister(self._peers.ingress.fd)
+
+    def _take(self, message: Any) -> None:
+        match message:
+            case m.Event():
+                self._scheduler.accept(message)
+            case m.Inquire():
+                self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
+            case m.Stop():
+                self._stopping = True
+            case _:
+                self._assembly.take(message)
+
+    def _on_owner(self, mask: int) -> None:
+        if mask & WRITE:
+            self._peers.outcomes.flush()
+        if not mask & READ:
+            return
+        data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+        if not data:
+            self._orphaned = True
+        for fd in fds:
+            self._adopt_manager(fd)
+
+    def _adopt_manager(self, fd: int) -> None:
+        old = self._peers.manager
+        if self._selector.get_map().get(old.fd) is not None:
+            self._selector.unregister(old.fd)
+        os.close(old.fd)
+        os.set_blocking(fd, False)
+        log = self._scheduler.log
+        self._peers.manager = FrameWriter(fd)
+        self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
+        self._scheduler.commits.clear()
+        self._published = log.version
+
+    def _on_manager_writable(self, _mask: int) -> None:
+        self._peers.manager.flush()
+
+    def _on_orphaned(self, _mask: int) -> None:
+        self._orphaned = True
+
+    def _send_last(self) -> None:
+        self._advance()
+        for writer in (self._peers.manager, self._peers.outcomes):
+            os.set_blocking(writer.fd, True)
+            writer.flush()
+        if self._outbox:
+            self._peers.outcomes.write(m.pack(self._outbox))
+        self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
+
+    # -- workers -----------------------------------------------------------------------------------------
+
+    def _watch(self, seat: Seat) -> None:
+        assert seat.process is not None
+        self._selector.register(seat.process.socket, READ, self._seat_handler(seat))
+        if seat.process.sentinel is not None:
+            self._selector.register(seat.process.sentinel, READ, lambda _mask: self._on_end(seat))
+
+    def _unwatch(self, seat: Seat) -> None:
+        assert seat.process is not None
+        for fd in (seat.process.socket, seat.process.sentinel):
+            if fd is not None and self._selector.get_map().get(fd) is not None:
+                self._selector.unregister(fd)
+
+    def _seat_handler(self, seat: Seat) -> Any:
+        return lambda mask: self._on_seat(seat, mask)
+
+    def _on_seat(self, seat: Seat, mask: int) -> None:
+        if seat.writer is None or seat.reader is None:
+            return  # it was buried earlier in this turn
+        if mask & WRITE:
+            seat.writer.flush()
+        if mask & READ:
+            for payload in seat.reader.read():
+                self._take_from(seat, payload)
+            if seat.reader.eof:
+                self._on_end(seat)
+
+    def _take_from(self, seat: Seat, payload: bytes) -> None:
+        for message in m.unpack(payload):
+            match message:
+                case m.Done():
+                    seat.jobs += 1
+                    self._scheduler.done(seat.slot, message.job, message.results)
+                case m.Nested():
+                    self._scheduler.accept_nested(message)
+                case m.Log():
+                    self._outbox.append(message)
+                case m.Hosted():
+                    self._outbox += self._assembly.hosted(seat, message)
+
+    def _on_end(self, seat: Seat, status: int = m.WORKER_LOST, why: str = "") -> None:
+        if seat.process is None:
+            return
+        if why:
+            seat.process.kill_tree()
+        frames, started = self._supervisor.collect_remains(seat)
+        for payload in frames:
+            self._take_from(seat, payload)
+        starting, instance = not seat.hosted, seat.process.journal.instance
+        detail = self._supervisor.bury(seat) + why
+        self._scheduler.slot_lost(seat.slot, started, status, detail)
+        self._outbox += self._assembly.replace(seat, detail, instance if starting else None)
+
+    def _enforce_limits(self) -> None:
+        for seat in self._supervisor.overdue():
+            assert seat.process is not None
+            late = time.monotonic() - seat.process.journal.deadline
+            self._on_end(seat, m.TIME_LIMIT, f" for exceeding its time_limit ({late:.1f} s late)")
+
+
+def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
+    """Run the dispatcher in this process."""
+    owner = socket.socket(fileno=fds["owner"])
+    boot = Boot.receive(owner)
+    for fd in fds.values():
+        os.set_blocking(fd, False)
+    peers = Peers(
+        FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
+    )
+    Dispatcher(boot, peers, open_sentinel(parent)).run()

@@ -1,0 +1,97 @@
+"""How events end, from the message to what the caller sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rigger_mp import errors
+from rigger_mp.encoding import Encoded
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.failures import load_failure
+from rigger_mp.engine.manager_client import GlobalsReader
+from rigger_mp.engine.snapshots import Snapshot
+from rigger_mp.errors import EngineLost, HookError, RiggerError, TimeLimitExceeded, WorkerLost
+from rigger_mp.result import HookResult
+
+_LOSSES: dict[int, type[RiggerError]] = {
+    m.WORKER_LOST: WorkerLost,
+    m.TIME_LIMIT: TimeLimitExceeded,
+    m.ENGINE_LOST: EngineLost,
+}
+
+
+class Ended:
+    """An event that the dispatcher has ended."""
+
+    __slots__ = ("_arguments", "_config", "_outcome", "_reader", "_snapshot")
+
+    def __init__(
+        self, outcome: m.Outcome, arguments: bytes, config: Encoded, reader: GlobalsReader, snapshot: Snapshot
+    ) -> None:
+        self._outcome = outcome
+        self._arguments = arguments
+        self._config = config
+        self._reader = reader
+        self._snapshot = snapshot
+
+    def open(self) -> HookResult:
+        """Return the result.
+
+        Raises:
+            HookError: functions failed.
+            EventLost: a process was lost.
+        """
+        outcome = self._outcome
+        if outcome.status != m.OK:
+            raise self._error()
+        return HookResult(
+            outcome.hook,
+            self._arguments,
+            outcome.updates,
+            self._config,
+            self._reader,
+            self._snapshot,
+            outcome.version,
+        )
+
+    def exceptions(self) -> list[BaseException]:
+        """Return what went wrong, function by function."""
+        outcome = self._outcome
+        if outcome.status == m.FAILED:
+            return [exception_of(outcome.hook, fields) for fields in outcome.failures]
+        return [self._error()]
+
+    def _error(self) -> RiggerError:
+        outcome = self._outcome
+        if outcome.status == m.FAILED:
+            return HookError(outcome.hook, [load_failure(fields) for fields in outcome.failures])
+        return _LOSSES[outcome.status](f"hook {outcome.hook!r}: {outcome.detail}")
+
+
+class Lost:
+    """An event that the dispatcher will never end."""
+
+    __slots__ = ("_detail", "_hook")
+
+    def __init__(self, hook: str, detail: str) -> None:
+        self._hook = hook
+        self._detail = detail
+
+    def open(self) -> HookResult:
+        """Raise :class:`EngineLost`."""
+        raise self.exceptions()[0]
+
+    def exceptions(self) -> list[BaseException]:
+        """Return the one thing that went wrong."""
+        return [EngineLost(f"hook {self._hook!r}: {self._detail} before the event was finished")]
+
+
+def exception_of(hook: str, fields: tuple[Any, ...]) -> BaseException:
+    """Return the exception of a failed function: its own, where it could travel."""
+    failure = load_failure(fields)
+    if failure.exception is not None:
+        return failure.exception
+    loss = getattr(errors, failure.type_name, None)
+    if not failure.traceback and isinstance(loss, type) and issubclass(loss, RiggerError):
+        return loss(f"hook {hook!r}: {failure.message}")
+    return HookError(hook, [failure])

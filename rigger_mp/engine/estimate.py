@@ -1,0 +1,38 @@
+"""How long functions take, as measured: what prefetching and fanning out are decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Estimates:
+    """Mean duration and mean deviation of each function, exponentially weighted.
+
+    The weights (1/8 and 1/4) are those of TCP's round-trip estimator, RFC 6298.
+    """
+
+    def __init__(self) -> None:
+        self._mean: dict[str, float] = {}
+        self._deviation: dict[str, float] = {}
+
+    def record(self, function: str, seconds: float) -> None:
+        """Take a measurement into account."""
+        mean = self._mean.get(function)
+        if mean is None:
+            self._mean[function] = seconds
+            self._deviation[function] = seconds / 2
+            return
+        error = seconds - mean
+        self._mean[function] = mean + error / 8
+        deviation = self._deviation[function]
+        self._deviation[function] = deviation + (abs(error) - deviation) / 4
+
+    def upper(self, functions: Iterable[str]) -> float | None:
+        """Return seconds that these functions will hardly exceed in sum, ``None`` if one is unmeasured."""
+        total = 0.0
+        for function in functions:
+            mean = self._mean.get(function)
+            if mean is None:
+                return None
+            total += mean + 2 * self._deviation[function]
+        return total

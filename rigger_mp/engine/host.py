@@ -1,0 +1,323 @@
+"""The plugin host: makes plugin instances and runs their functions. The only place where user code runs.
+
+A host lives in a worker process or in the archive process. It holds a replica of the global namespace, kept
+up to date by the jobs themselves. Every ``BaseException`` of user code is caught here.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rigger_mp.encoding import Encoded, collect, load_chain, load_names
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.callables import HostCallable, describe_callable
+from rigger_mp.engine.commit_log import Delta, merged_updates
+from rigger_mp.engine.failures import describe_failure
+from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.returned import encode_returned
+from rigger_mp.engine.spec import InstanceSpec
+from rigger_mp.errors import MissingArgumentsError, PluginInitError
+from rigger_mp.namespace import Chain, Namespace, extend_chain
+from rigger_mp.plugin import current_link
+
+Send = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What every host of an engine is told.
+
+    Attributes:
+        config: the configuration, pickled.
+        list_merge: ``"extend"`` or ``"replace"``.
+        threaded: false: a failure keeps the later functions of its stage from running.
+        hook_limits: ``time_limit`` in seconds by hook.
+    """
+
+    config: bytes
+    list_merge: str
+    threaded: bool
+    time_limit: float | None
+    hook_limits: dict[str, float]
+
+
+class Link:
+    """What instances see of the engine: :class:`rigger_mp.plugin.EngineLink`."""
+
+    def __init__(self, send: Send, config: bytes) -> None:
+        self._send = send
+        self._config = config
+        self.depth = 0
+
+    @property
+    def config(self) -> Any:
+        """A copy of the engine's configuration."""
+        return pickle.loads(self._config)
+
+    def fire_hook(self, hook: str, /, **kwargs: Any) -> None:
+        """Queue an event behind those already accepted, and return at once."""
+        from rigger_mp.encoding import dump_arguments  # noqa: PLC0415
+
+        self._send(m.Nested(str(hook), dump_arguments(kwargs), self.depth + 1))
+
+    def log_message(self, message: object) -> None:
+        """Have ``Rigger.log_message`` called in the user's process."""
+        self._send(m.Log(str(message)))
+
+
+class EventView:
+    """The namespaces as the functions of one event see them; each read is a private copy."""
+
+    def __init__(self, job: m.Job, config: Encoded, replica: Namespace) -> None:
+        self._list_merge = replica.list_merge
+        self._replica = replica
+        self._pinned: dict[str, Chain] | None = job.pinned
+        self._locals = Namespace(replica.list_merge, compacts=False)
+        self._locals.commit(load_names(job.arguments))
+        self._locals.commit({"config": config})
+        for group in job.updates:
+            self.update_locals(group)
+        self._overlay = merged_updates(job.overlay)
+
+    def update_locals(self, group: m.Group) -> None:
+        """Merge the local updates of a finished stage."""
+        self._locals.commit(collect(map(load_names, group)))
+
+    def update_globals(self, group: m.Group) -> None:
+        """Let later stages see updates of globals that are not committed yet."""
+        self._overlay += merged_updates((group,))
+
+    def local_names(self) -> Iterator[str]:
+        """Return the names of the local namespace."""
+        return iter(self._locals)
+
+    def load(self, name: str) -> Any:
+        """Return the value of a name, the local one if there is one.
+
+        Raises:
+            KeyError: neither namespace has it.
+        """
+        if name in self._locals:
+            return self._locals.load(name)
+        chain = self._global_chain(name)
+        if chain is None:
+            raise KeyError(name)
+        return load_chain(chain, self._list_merge)
+
+    def _global_chain(self, name: str) -> Chain | None:
+        chain: Chain | None
+        if self._pinned is not None:
+            chain = self._pinned.get(name)
+        else:
+            chain = self._replica.chain(name) if name in self._replica else None
+        for update in self._overlay:
+            if name in update:
+                chain = extend_chain(chain, update[name], self._list_merge)
+        return chain
+
+
+class PluginHost:
+    """Instances, callbacks and the replica of one process.
+
+    Args:
+        send: sends a message to the dispatcher at once.
+        journal: where the running function's deadline is noted.
+    """
+
+    def __init__(self, send: Send, journal: Journal) -> None:
+        self._send = send
+        self._journal = journal
+        self._functions: dict[str, HostCallable] = {}
+        self._instances: dict[str, Any] = {}
+        self._problems: dict[str, str] = {}
+        self._settings = HostSettings(b"", "extend", True, None, {})
+        self._config: Encoded = None
+        self._replica = Namespace()
+        self._link = Link(send, b"")
+        self._runner: Any = None
+
+    # -- making instances --------------------------------------------------------------------------------
+
+    def host(self, message: m.Host) -> m.Hosted:
+        """Make the instances, replay their ``configure`` calls, and tell what they bound."""
+        settings: HostSettings = pickle.loads(message.settings)
+        self._settings = settings
+        self._config = ("m", (settings.config,))
+        self._replica = Namespace(settings.list_merge)
+        self._link = Link(self._send, settings.config)
+        functions: list[tuple[Any, ...]] = []
+        for number, (ident, setup, calls) in enumerate(message.instances):
+            self._journal.making(number)
+            try:
+                functions += self._make(setup, calls)
+            except BaseException as error:  # noqa: BLE001 - a plugin may raise anything at all
+                self._problems[ident] = describe_failure(error, ident, "initialize").traceback
+        self._journal.making(-1)
+        return m.Hosted(tuple(functions), tuple(self._problems.items()))
+
+    def _make(self, setup: bytes, calls: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
+        from rigger_mp.discovery import load_class  # noqa: PLC0415 - the dispatcher never needs it
+
+        spec: InstanceSpec = pickle.loads(setup)
+        instance = self._construct(load_class(spec.source), spec)
+        self._instances[spec.ident] = instance
+        for call in calls:
+            self._configure(spec.ident, call)
+        return [tuple(self._bind(spec, event, bound)) for event, bound in instance.callbacks.items()]
+
+    def _construct(self, plugin: Any, spec: InstanceSpec) -> Any:
+        token = current_link.set(self._link)
+        try:
+            if describe_callable(plugin).takes_at_least(3):
+                return plugin(spec.ident, spec.data, self._link)
+            return plugin(spec.ident, spec.data)
+        finally:
+            current_link.reset(token)
+
+    def _bind(self, spec: InstanceSpec, event: str, bound: Any) -> m.HostedFunction:
+        stage = "background" if spec.background or bound.bg else "hook"
+        limits = self._settings
+        limit = spec.time_limit or limits.hook_limits.get(event) or limits.time_limit
+        called = describe_callable(bound.func, owner=spec.ident, stage=stage, time_limit=limit)
+        function_id = f"{spec.ident}\0{event}"
+        self._functions[function_id] = called
+        return m.HostedFunction(
+            function_id, spec.ident, event, called.label, called.names, bound.bg, bound.concurrent
+        )
+
+    def load(self, message: m.Load) -> None:
+        """Take a callback that jobs may name from now on."""
+        func = pickle.loads(message.function)
+        self._functions[message.function_id] = describe_callable(
+            func, label=message.label, stage=message.stage, time_limit=self._settings.time_limit
+        )
+
+    def forget(self, message: m.Forget) -> None:
+        """Drop a callback."""
+        self._functions.pop(message.function_id, None)
+
+    # -- running jobs ------------------------------------------------------------------------------------
+
+    def run(self, job: m.Job) -> m.Done:
+        """Run a job's functions, stage by stage, and return their results."""
+        self._link.depth = job.depth
+        self._apply(job.delta)
+        if job.kind == m.CALL_CONFIGURE:
+            return m.Done(job.job, ((tuple(self._call_configure(job)),),))
+        view = EventView(job, self._config, self._replica)
+        results: list[tuple[tuple[Any, ...], ...]] = []
+        for stage in job.stages:
+            results.append(self._run_stage(job, stage, view))
+            if not job.squash and any(result[2] is not None for result in results[-1]):
+                break
+            self._merge(job, results[-1], view)
+        return m.Done(job.job, tuple(results))
+
+    def _run_stage(self, job: m.Job, stage: tuple[str, ...], view: EventView) -> tuple[tuple[Any, ...], ...]:
+        results: list[tuple[Any, ...]] = []
+        for function_id in stage:
+            results.append(tuple(self._call(function_id, view)))
+            if results[-1][2] is not None and not (self._settings.threaded or job.squash):
+                break
+        return tuple(results)
+
+    def _merge(self, job: m.Job, results: tuple[tuple[Any, ...], ...], view: EventView) -> None:
+        local = tuple(result[0] for result in results if result[0])
+        if local:
+            view.update_locals(local)
+        updates = tuple(result[1] for result in results if result[1])
+        if updates and job.commit:
+            self._commit((updates,))
+        elif updates:
+            view.update_globals(updates)
+
+    def _commit(self, entry: m.CommitEntry) -> None:
+        for update in merged_updates(entry):
+            self._replica.commit(update)
+
+    def _apply(self, delta: Delta) -> None:
+        if delta is None:
+            return
+        whole, content = delta
+        if whole:
+            self._replica.replace(content)
+            return
+        for entry in content:
+            self._commit(entry)
+
+    def _call(self, function_id: str, view: EventView) -> m.Result:
+        called = self._functions.get(function_id)
+        start = time.perf_counter()
+        try:
+            if called is None:
+                raise self._missing(function_id)
+            args, kwargs = self._arguments(called, view)
+            if called.time_limit:
+                self._journal.limit(time.monotonic() + called.time_limit)
+            returned = called.func(*args, **kwargs)
+            if called.is_async:
+                returned = self._run_async(returned)
+            local, updates = encode_returned(called.label, returned) if returned is not None else (b"", b"")
+            return m.Result(local, updates, None, time.perf_counter() - start)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a hook fails that hook, no more
+            stage = called.stage if called else "hook"
+            failure = describe_failure(error, called.label if called else function_id, stage)
+            return m.Result(b"", b"", tuple(failure), time.perf_counter() - start)
+        finally:
+            if called is not None and called.time_limit:
+                self._journal.limit(0.0)
+
+    def _missing(self, function_id: str) -> PluginInitError:
+        ident, _, event = function_id.partition("\0")
+        problem = self._problems.get(ident, f"it no longer binds {event!r}")
+        return PluginInitError(f"instance {ident!r} could not be initialised again: {problem}")
+
+    def _arguments(self, called: HostCallable, view: EventView) -> tuple[list[Any], dict[str, Any]]:
+        values: dict[str, Any] = {}
+        missing: list[str] = []
+        for name, required in called.parameters:
+            try:
+                values[name] = view.load(name)
+            except KeyError:
+                if required:
+                    missing.append(name)
+        if missing:
+            raise MissingArgumentsError(
+                f"{called.label} needs {', '.join(map(repr, missing))}: neither the event's arguments "
+                f"nor the globals have {'it' if len(missing) == 1 else 'them'}"
+            )
+        args = called.take_positional(values)
+        if called.takes_all:
+            for name in view.local_names():
+                if name not in values and name not in called.positional:
+                    values[name] = view.load(name)
+        return args, values
+
+    def _run_async(self, coroutine: Any) -> Any:
+        if self._runner is None:
+            import asyncio  # noqa: PLC0415 - 30 ms that most hosts never need
+
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine)
+
+    # -- configure ---------------------------------------------------------------------------------------
+
+    def _call_configure(self, job: m.Job) -> m.Result:
+        start = time.perf_counter()
+        try:
+            self._configure(job.hook, job.arguments)
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything at all
+            failure = describe_failure(error, f"{job.hook}.configure", "configure")
+            return m.Result(b"", b"", tuple(failure), time.perf_counter() - start)
+        return m.Result(b"", b"", None, time.perf_counter() - start)
+
+    def _configure(self, ident: str, call: bytes) -> None:
+        instance = self._instances.get(ident)
+        if instance is None:
+            raise PluginInitError(f"instance {ident!r} could not be initialised: {self._problems.get(ident)}")
+        args, kwargs = pickle.loads(call)
+        instance.configure(*args, **kwargs)

@@ -1,0 +1,157 @@
+"""The Manager process: publishes the global namespace for ``Rigger.global_data`` and for results to read.
+
+::
+
+    dispatcher ──pipe: Publish, Republish──▶ publisher thread ─▶ VersionedNamespace
+    user's process ◀──BaseManager proxy: read, names, export──── (a Manager object)
+
+Reads name the version they want and wait until it is published, so that whoever has seen an event end also
+sees its updates. What is kept are encoded chains: no user code runs here.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.commit_log import merged_updates
+from rigger_mp.engine.frames import FrameReader
+from rigger_mp.engine.process import open_sentinel
+from rigger_mp.namespace import Chain, VersionedNamespace
+
+READ_TIME = 30.0
+"""Seconds that a read waits for its version before it answers with what there is."""
+
+
+class PublishedNamespace:
+    """The global namespace, as far as it has been published; safe to use from several threads."""
+
+    def __init__(self, list_merge: str) -> None:
+        self._namespace = VersionedNamespace(list_merge)
+        self._changed = threading.Condition()
+        self._publishers = 0
+
+    def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
+        """Return the chains of those names (``None``: of all) that had a value at ``version``.
+
+        Not ``exact``: that have one now, ``version`` being the least that now must be.
+        """
+        with self._changed:
+            self._await(version)
+            return self._namespace.read_many(names, version if exact else self._namespace.version)
+
+    def names(self, version: int, exact: bool = True) -> list[str]:
+        """Return the names that had a value at ``version``, or not ``exact``, have one now."""
+        with self._changed:
+            self._await(version)
+            return self._namespace.names(version if exact else self._namespace.version)
+
+    def dump(self, version: int) -> tuple[int, dict[str, Any]]:
+        """Return the latest version, at least ``version``, and every name's history."""
+        with self._changed:
+            self._await(version)
+            return self._namespace.dump()
+
+    def recover(self) -> tuple[int, dict[str, Chain]]:
+        """Return the latest version and every chain, once a dead dispatcher's last words are read."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._publishers, READ_TIME)
+            return self._namespace.version, self._namespace.export()
+
+    def _await(self, version: int) -> None:
+        self._changed.wait_for(lambda: self._namespace.version >= version, READ_TIME)
+
+    def follow(self, fd: int) -> None:
+        """Take in what a dispatcher publishes, in a thread, until it closes its end."""
+        with self._changed:
+            self._publishers += 1
+        threading.Thread(target=self._follow, args=(fd,), daemon=True).start()
+
+    def _follow(self, fd: int) -> None:
+        reader = FrameReader(fd)
+        while not reader.eof:
+            for payload in reader.read():
+                for message in m.unpack(payload):
+                    self._take(message)
+        os.close(fd)
+        with self._changed:
+            self._publishers -= 1
+            self._changed.notify_all()
+
+    def _take(self, message: Any) -> None:
+        with self._changed:
+            if isinstance(message, m.Republish):
+                self._namespace.restore(message.version, message.chains)
+            else:
+                self._namespace.raise_floor(message.floor)
+                for entry in message.entries:
+                    self._namespace.commit(merged_updates(entry))
+            self._changed.notify_all()
+
+
+class NamespaceManager(BaseManager):
+    """Serves the :class:`PublishedNamespace`."""
+
+
+def new_address() -> str:
+    """Return an address for a Manager: on Linux one that leaves no file behind, whatever happens."""
+    name = f"rigger-mp-{os.getpid()}-{os.urandom(8).hex()}"
+    if sys.platform.startswith("linux"):
+        return "\0" + name
+    return str(Path(tempfile.gettempdir()) / name)
+
+
+def manager_main(parent: int, fds: dict[str, int]) -> None:
+    """Run the Manager in this process; ends with the user's process, or when that closes its socket."""
+    control = socket.socket(fileno=fds["control"])
+    address, authkey, list_merge = _receive_setup(control)
+    published = PublishedNamespace(list_merge)
+    NamespaceManager.register(
+        "published", callable=lambda: published, exposed=("read", "names", "dump", "recover")
+    )
+    server = NamespaceManager(address, authkey).get_server()
+    published.follow(fds["publisher"])
+    control.sendall(b"R")
+    threading.Thread(target=_serve_control, args=(control, published, address), daemon=True).start()
+    sentinel = open_sentinel(parent)
+    if sentinel is not None:
+        threading.Thread(target=_end_with, args=(sentinel,), daemon=True).start()
+    server.serve_forever()
+
+
+def _receive_setup(control: socket.socket) -> tuple[str, bytes, str]:
+    reader = FrameReader(control.fileno())
+    while not reader.eof:
+        for payload in reader.read():
+            setup: tuple[str, bytes, str] = marshal.loads(payload)
+            return setup
+    raise SystemExit(0)
+
+
+def _serve_control(control: socket.socket, published: PublishedNamespace, address: str) -> None:
+    """Follow each publisher whose pipe is passed on; end the process when the socket is closed."""
+    while True:
+        data, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            if not address.startswith("\0"):
+                Path(address).unlink(missing_ok=True)
+            os._exit(0)
+        for fd in fds:
+            published.follow(fd)
+
+
+def _end_with(sentinel: int) -> None:
+    poller = select.poll()
+    poller.register(sentinel, select.POLLIN)
+    poller.poll()
+    os._exit(0)

@@ -1,0 +1,148 @@
+"""The Manager as the user's process sees it: started, read through proxies, asked for a last copy."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterable
+from multiprocessing.connection import Client, Connection
+from multiprocessing.managers import dispatch  # type: ignore[attr-defined]  # typeshed leaves it out
+from typing import Any
+
+from rigger_mp.engine.frames import frame
+from rigger_mp.engine.manager import new_address
+from rigger_mp.engine.process import launch
+from rigger_mp.errors import EngineLost
+from rigger_mp.namespace import Chain, VersionedNamespace
+
+
+class GlobalsReader:
+    """Reads the global namespace: from the Manager while the engine runs, from a copy afterwards.
+
+    Args:
+        list_merge: ``"extend"`` or ``"replace"``.
+    """
+
+    def __init__(self, list_merge: str) -> None:
+        self.list_merge = list_merge
+        self._copy: VersionedNamespace | None = None
+        self._manager: ManagerProcess | None = None
+
+    def attach(self, manager: ManagerProcess) -> None:
+        """Read from a Manager from now on."""
+        self._manager = manager
+
+    def detach(self, version: int) -> None:
+        """Take a copy of what the Manager has, at least ``version``, and read that from now on."""
+        copy = VersionedNamespace(self.list_merge)
+        try:
+            if self._manager is not None:
+                copy.load_dump(*self._manager.call("dump", version))
+        finally:
+            self._copy, self._manager = copy, None
+
+    def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
+        """Return the chains of those names (``None``: of all) that had a value at ``version``.
+
+        Not ``exact``: that have one now, ``version`` being the least that now must be.
+        """
+        manager, copy = self._manager, self._copy
+        if manager is not None:
+            wanted = None if names is None else tuple(names)
+            found: dict[str, Chain] = manager.call("read", wanted, version, exact)
+            return found
+        if copy is None:
+            return {}
+        return copy.read_many(names, version if exact else copy.version)
+
+    def names(self, version: int, exact: bool = True) -> list[str]:
+        """Return the names that had a value at ``version``, or not ``exact``, have one now."""
+        manager, copy = self._manager, self._copy
+        if manager is not None:
+            found: list[str] = manager.call("names", version, exact)
+            return found
+        if copy is None:
+            return []
+        return copy.names(version if exact else copy.version)
+
+
+class ManagerProcess:
+    """A running Manager, and connections to it.
+
+    The standard library's proxies keep a connection for each thread until that thread ends, and an entry for each Manager
+    for ever. Here connections are pooled, and closed with the Manager.
+
+    Args:
+        list_merge: ``"extend"`` or ``"replace"``.
+        publisher: the reading end of the dispatcher's pipe; closed here once it is passed on.
+    """
+
+    def __init__(self, list_merge: str, publisher: int) -> None:
+        self._address = new_address()
+        self._authkey = os.urandom(32)
+        self._control, theirs = socket.socketpair()
+        fds = {"control": theirs.fileno(), "publisher": publisher}
+        self.process: subprocess.Popen[bytes] = launch("manager", fds, "rigger-mp manager")
+        theirs.close()
+        os.close(publisher)
+        self._control.sendall(frame(marshal.dumps((self._address, self._authkey, list_merge))))
+        self._lock = threading.Lock()
+        self._object = ""
+        self._idle: list[Connection] = []
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the :class:`~rigger_mp.engine.manager.PublishedNamespace`.
+
+        Raises:
+            EngineLost: the Manager is gone.
+        """
+        try:
+            connection = self._take_connection()
+            connection.send((self._object, method, args, {}))
+            kind, result = connection.recv()
+        except (OSError, EOFError) as error:
+            raise EngineLost(f"the Manager process is gone: {error}") from error
+        with self._lock:
+            self._idle.append(connection)
+        if kind != "#RETURN":
+            raise EngineLost(f"the Manager process failed to answer: {result}")
+        return result
+
+    def _take_connection(self) -> Connection:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if not self._object:
+                self._connect_first()
+        connection = self._connect()
+        dispatch(connection, None, "accept_connection", ("rigger_mp",))
+        return connection
+
+    def _connect_first(self) -> None:
+        if self._control.recv(1) != b"R":
+            raise EOFError("it ended before it could be asked")
+        with self._connect() as connection:
+            self._object, _ = dispatch(connection, None, "create", ("published",))
+
+    def _connect(self) -> Connection:
+        return Client(self._address, authkey=self._authkey)
+
+    def follow(self, publisher: int) -> None:
+        """Pass on the reading end of another dispatcher's pipe."""
+        socket.send_fds(self._control, [b"P"], [publisher])
+        os.close(publisher)
+
+    def end(self, timeout: float) -> None:
+        """Have it end, kill it if it does not within some seconds, and reap it."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+        self._control.close()
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

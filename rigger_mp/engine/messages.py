@@ -1,0 +1,276 @@
+"""What crosses the engine's processes, typed, and its form on the wire.
+
+Messages are named tuples of builtins. A frame is a list of ``(tag, fields)`` pairs, written with
+:mod:`marshal`: both ends run the same interpreter, it is several times as fast as pickle for such tuples,
+and reading it can run no code, so that the dispatcher holds no way to execute what a worker sent. Values of
+users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
+
+::
+
+    user's process ── Event Write Bind Unbind Configure Option Inquire Stop ──▶ dispatcher
+    user's process ◀─ Outcome Squashed Log Answer Ready Stopped ────────────── dispatcher
+    dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
+    dispatcher     ◀─ Hosted Done Nested Log ──────── worker, archive
+    dispatcher     ── Publish Republish ─────────────▶ Manager
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+Group = tuple[bytes, ...]
+"""The updates of one stage: one :func:`~rigger_mp.encoding.dump_updates` per function, in their order."""
+CommitEntry = tuple[Group, ...]
+"""Groups committed to the global namespace at once."""
+
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
+"""Statuses of an :class:`Outcome`."""
+
+CALL_EVENT, CALL_CONFIGURE = range(2)
+"""Kinds of a :class:`Job`."""
+
+
+class FailureRecord(NamedTuple):
+    """A failed function, as :class:`rigger_mp.errors.Failure`, the exception pickled or ``b""``."""
+
+    function: str
+    stage: str
+    type_name: str
+    message: str
+    traceback: str
+    exception: bytes
+
+
+class Result(NamedTuple):
+    """What one function did: encoded updates (``b""``: none), its failure, seconds it ran."""
+
+    local: bytes
+    globals: bytes
+    failure: tuple[Any, ...] | None
+    seconds: float
+
+
+class Event(NamedTuple):
+    """A hook to fire. ``token`` is the sender's; 0 where nobody waits."""
+
+    token: int
+    hook: str
+    arguments: bytes
+
+
+class Write(NamedTuple):
+    """Assign to the global namespace; with ``clear``, forget every other name."""
+
+    token: int
+    updates: bytes
+    clear: bool
+
+
+class Bind(NamedTuple):
+    """Bind a callback: ``function`` is its pickle, ``reads`` the parameters that it names."""
+
+    token: int
+    hook: str
+    stage: str
+    name: str
+    label: str
+    function: bytes
+    reads: tuple[str, ...]
+    concurrent: bool
+
+
+class Unbind(NamedTuple):
+    """Take a callback away."""
+
+    token: int
+    hook: str
+    stage: str
+    name: str
+
+
+class Configure(NamedTuple):
+    """Call ``configure`` of an instance, wherever it has a copy."""
+
+    token: int
+    ident: str
+    arguments: bytes
+
+
+class Option(NamedTuple):
+    """Set ``squash_exceptions`` for the events that follow."""
+
+    token: int
+    squash: bool
+
+
+class Inquire(NamedTuple):
+    """Ask for the dispatcher's statistics."""
+
+    token: int
+
+
+class Stop(NamedTuple):
+    """Finish what was accepted, then end."""
+
+    token: int
+
+
+class Outcome(NamedTuple):
+    """How an event ended; ``updates`` are the local updates by stage, ``version`` that of the globals."""
+
+    token: int
+    status: int
+    updates: tuple[Group, ...]
+    failures: tuple[tuple[Any, ...], ...]
+    version: int
+    detail: str
+    hook: str
+
+
+class Squashed(NamedTuple):
+    """Failures that no caller gets: squashed ones, and those of background and nested hooks."""
+
+    hook: str
+    failures: tuple[tuple[Any, ...], ...]
+
+
+class Log(NamedTuple):
+    """A message for ``Rigger.log_message``."""
+
+    text: str
+
+
+class Answer(NamedTuple):
+    """The statistics, marshalled."""
+
+    token: int
+    stats: bytes
+
+
+class Ready(NamedTuple):
+    """Every instance has been tried; ``problems`` names those that could not be initialised."""
+
+    problems: tuple[str, ...]
+    hooks: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Stopped(NamedTuple):
+    """Everything accepted has ended; nothing follows."""
+
+    version: int
+
+
+class Job(NamedTuple):
+    """Functions for a host to run.
+
+    ``stages`` holds function ids by stage. ``arguments`` and ``updates`` are the event's local namespace.
+    ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
+    updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
+    ``commit`` says that the host applies the updates of globals to its replica stage by stage.
+    """
+
+    job: int
+    kind: int
+    hook: str
+    stages: tuple[tuple[str, ...], ...]
+    arguments: bytes
+    updates: tuple[Group, ...]
+    delta: Any
+    overlay: tuple[Group, ...]
+    pinned: Any
+    commit: bool
+    squash: bool
+    depth: int
+
+
+class Host(NamedTuple):
+    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`."""
+
+    settings: bytes
+    instances: tuple[tuple[str, bytes, tuple[bytes, ...]], ...]
+
+
+class Load(NamedTuple):
+    """A callback that jobs may name from now on."""
+
+    function_id: str
+    label: str
+    stage: str
+    function: bytes
+
+
+class Forget(NamedTuple):
+    """A callback that no job will name again."""
+
+    function_id: str
+
+
+class Done(NamedTuple):
+    """The results of a job, by stage."""
+
+    job: int
+    results: tuple[tuple[tuple[Any, ...], ...], ...]
+
+
+class Nested(NamedTuple):
+    """A hook fired from inside a hook."""
+
+    hook: str
+    arguments: bytes
+    depth: int
+
+
+class HostedFunction(NamedTuple):
+    """A function that an instance bound to an event."""
+
+    function_id: str
+    ident: str
+    event: str
+    label: str
+    reads: tuple[str, ...]
+    bg: bool
+    concurrent: bool
+
+
+class Hosted(NamedTuple):
+    """What a host could initialise: its functions, and ``(ident, problem)`` of the rest."""
+
+    functions: tuple[tuple[Any, ...], ...]
+    problems: tuple[tuple[str, str], ...]
+
+
+class Publish(NamedTuple):
+    """Commits that follow ``version``; versions below ``floor`` will not be read again."""
+
+    version: int
+    entries: tuple[CommitEntry, ...]
+    floor: int
+
+
+class Republish(NamedTuple):
+    """The whole global namespace, as of ``version``."""
+
+    version: int
+    chains: Any
+
+
+_CLASSES: dict[str, Any] = {
+    cls.__name__: cls
+    for cls in (
+        Event, Write, Bind, Unbind, Configure, Option, Inquire, Stop,
+        Outcome, Squashed, Log, Answer, Ready, Stopped,
+        Job, Host, Load, Forget, Done, Nested, Hosted, Publish, Republish,
+    )
+}  # fmt: skip
+
+
+def pack(messages: Iterable[Any]) -> bytes:
+    """Return the frame of some messages."""
+    return marshal.dumps([(type(message).__name__, tuple(message)) for message in messages])
+
+
+def unpack(frame: bytes | bytearray | memoryview) -> list[Any]:
+    """Return the messages of a frame."""
+    return [_CLASSES[tag]._make(fields) for tag, fields in marshal.loads(frame)]

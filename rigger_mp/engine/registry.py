@@ -1,0 +1,218 @@
+"""Which functions run for which hook, where they live, and whether events of the hook may overlap.
+
+Pure: instances and callbacks in, :class:`Plan` out. A plan is immutable; an event keeps the one that it was
+accepted with, so that binding a callback affects exactly the events accepted after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+ANY = -1
+"""The home of a function that any worker may run."""
+ARCHIVE = -2
+"""The home of a function that runs in the archive process."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Function:
+    """A function bound to a hook.
+
+    Attributes:
+        id: unique; what jobs call it by.
+        label: what people call it by: ``adder.add``.
+        ident: the instance it belongs to; of a callback, ``""``.
+        home: the slot of the one process that may run it, or :data:`ANY`, or :data:`ARCHIVE`.
+        concurrent: it does not mind overlapping with other events.
+        reads: the parameters that it names.
+        actor: what must see events in fire order when it runs (a stateful instance), or ``""``.
+        max_retries: how often an event is run again that lost its process here.
+    """
+
+    id: str
+    label: str
+    ident: str
+    home: int
+    concurrent: bool
+    reads: tuple[str, ...] = ()
+    actor: str = ""
+    max_retries: int = 0
+
+
+Stage = tuple[Function, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an event of one hook runs, stage by stage.
+
+    Attributes:
+        stages: the stages that have functions.
+        fused_home: the one process that can run all of them (``ANY``: any can), or ``None``.
+        handover: how many stages precede the handing over of the background functions.
+        widest: how many processes could share the widest stage.
+        blockers: the functions that keep the hook ordered.
+        reads, background_reads: the parameters that the functions name.
+        actors: the stateful instances involved.
+    """
+
+    hook: str
+    pre: Stage = ()
+    hooks: Stage = ()
+    background: Stage = ()
+    post: Stage = ()
+    concurrent: bool = True
+    blockers: tuple[str, ...] = ()
+    dedicated: frozenset[int] = frozenset()
+    stages: tuple[Stage, ...] = field(init=False)
+    fused_home: int | None = field(init=False)
+    reads: frozenset[str] = field(init=False)
+    background_reads: frozenset[str] = field(init=False)
+    actors: frozenset[str] = field(init=False)
+    max_retries: int = field(init=False)
+    handover: int = field(init=False)
+    widest: int = field(init=False)
+    ids: tuple[tuple[str, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        foreground = (*self.pre, *self.hooks, *self.post)
+        derive = object.__setattr__
+        derive(self, "stages", tuple(stage for stage in (self.pre, self.hooks, self.post) if stage))
+        derive(self, "fused_home", self._common_home(foreground))
+        derive(self, "reads", frozenset(name for f in foreground for name in f.reads))
+        derive(self, "background_reads", frozenset(name for f in self.background for name in f.reads))
+        derive(self, "actors", frozenset(f.actor for f in (*foreground, *self.background) if f.actor))
+        derive(self, "max_retries", max((f.max_retries for f in foreground), default=0))
+        derive(self, "handover", 1 if self.pre and self.background else 0)
+        derive(self, "widest", max(map(_parts, self.stages), default=0))
+        derive(self, "ids", tuple(tuple(f.id for f in stage) for stage in self.stages))
+
+    def _common_home(self, functions: Iterable[Function]) -> int | None:
+        """Return the one process that can run everything, or ``None``."""
+        homes = {function.home for function in functions}
+        if len(homes) == 2 and ANY in homes and not homes & self.dedicated:
+            homes.discard(ANY)
+        if not homes:
+            return ANY
+        return homes.pop() if len(homes) == 1 else None
+
+    @property
+    def functions(self) -> Stage:
+        """Every function, those in the background included."""
+        return (*self.pre, *self.hooks, *self.background, *self.post)
+
+
+def _parts(stage: Stage) -> int:
+    """Return how many processes could share a stage."""
+    anywhere = sum(1 for function in stage if function.home == ANY)
+    return anywhere + len({function.home for function in stage if function.home != ANY})
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where each instance lives: ``homes`` by ident; ``dedicated`` are slots of a single instance."""
+
+    homes: Mapping[str, int]
+    dedicated: frozenset[int]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placeable:
+    """What decides where an instance lives."""
+
+    ident: str
+    stateless: bool = False
+    background: bool = False
+    dedicated: bool = False
+
+
+def place(instances: Iterable[Placeable], workers: int) -> Placement:
+    """Spread stateful instances over the workers; give each dedicated one a slot beyond them."""
+    homes: dict[str, int] = {}
+    dedicated: set[int] = set()
+    stateful = 0
+    for instance in instances:
+        if instance.background:
+            homes[instance.ident] = ARCHIVE
+        elif instance.dedicated:
+            homes[instance.ident] = workers + len(dedicated)
+            dedicated.add(homes[instance.ident])
+        elif instance.stateless:
+            homes[instance.ident] = ANY
+        else:
+            homes[instance.ident] = stateful % workers
+            stateful += 1
+    return Placement(homes, frozenset(dedicated), workers + len(dedicated))
+
+
+class Registry:
+    """Instances and callbacks as they are now.
+
+    Args:
+        overrides: ``concurrent`` by hook, from the configuration.
+        dedicated: the slots of dedicated instances.
+    """
+
+    def __init__(self, overrides: Mapping[str, bool], dedicated: frozenset[int] = frozenset()) -> None:
+        self._overrides = dict(overrides)
+        self._dedicated = dedicated
+        self._bound: dict[str, dict[str, Function]] = {}
+        self._callbacks: dict[tuple[str, str], dict[str, Function]] = {}
+        self._plans: dict[str, Plan] = {}
+
+    def bind_instance(self, order: Iterable[str], ident: str, bindings: Mapping[str, Function]) -> None:
+        """Bind an instance's functions by event; ``order`` are all idents in the configuration's order."""
+        rank = {name: number for number, name in enumerate(order)}
+        for event, function in bindings.items():
+            bound = {**self._bound.get(event, {}), ident: function}
+            self._bound[event] = dict(sorted(bound.items(), key=lambda item: rank[item[0]]))
+        self._plans.clear()
+
+    def bind_callback(self, hook: str, stage: str, name: str, function: Function) -> Function | None:
+        """Bind a callback; return the one whose place it takes."""
+        callbacks = self._callbacks.setdefault((hook, stage), {})
+        previous = callbacks.get(name)
+        callbacks[name] = function
+        self._plans.pop(hook, None)
+        return previous
+
+    def unbind_callback(self, hook: str, stage: str, name: str) -> Function | None:
+        """Take a callback away and return it, ``None`` if there is none of the name."""
+        self._plans.pop(hook, None)
+        return self._callbacks.get((hook, stage), {}).pop(name, None)
+
+    def callback_home(self, hook: str) -> int:
+        """Return where a stateful callback of a hook had best live: beside the hook's own functions."""
+        for function in self._bound.get(hook, {}).values():
+            if function.home >= 0 and function.home not in self._dedicated:
+                return function.home
+        return 0
+
+    @property
+    def hooks(self) -> list[str]:
+        """Every hook that has a function."""
+        named = dict.fromkeys(self._bound)
+        named.update(dict.fromkeys(hook for (hook, _), callbacks in self._callbacks.items() if callbacks))
+        return list(named)
+
+    def plan(self, hook: str) -> Plan:
+        """Return what an event of this hook runs."""
+        plan = self._plans.get(hook)
+        if plan is None:
+            plan = self._make_plan(hook)
+            if plan.functions:  # names that nothing is bound to are without number
+                self._plans[hook] = plan
+        return plan
+
+    def _make_plan(self, hook: str) -> Plan:
+        bound = self._bound.get(hook, {}).values()
+        pre = tuple(self._callbacks.get((hook, "pre"), {}).values())
+        post = tuple(self._callbacks.get((hook, "post"), {}).values())
+        hooks = tuple(f for f in bound if f.home != ARCHIVE)
+        foreground = (*pre, *hooks, *post)
+        concurrent = self._overrides.get(hook, all(f.concurrent for f in foreground))
+        blockers = () if concurrent else tuple(f.label for f in foreground if not f.concurrent)
+        background = tuple(f for f in bound if f.home == ARCHIVE)
+        return Plan(hook, pre, hooks, background, post, concurrent, blockers, self._dedicated)

@@ -1,0 +1,562 @@
+"""The scheduler: events and completions in, jobs and outcomes out. Pure: no I/O, no clock, no process.
+
+::
+
+    accept ─▶ waiting ─(admission: barriers)─▶ running ─(steps)─▶ tasks ─(turns)─▶ ready / shared
+                                                  ▲                                     │ room in a slot
+                                                  └───────── done, lost ◀──── job ◀─────┘
+
+*Admission* keeps the order. A concurrent event starts unless an ordered one runs or waits before it. An
+ordered event starts when nothing runs, or when everything that runs is a *chain*: ordered events sent whole
+to one worker, which executes them one after another, so that the order holds without a round trip each.
+No other commit may come between those of a chain: background handlers' updates are deferred until its end.
+
+*Turns*: concurrent events that use the same stateful instance draw a ticket for it when they are admitted,
+and their tasks are queued to its worker in the order of the tickets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rigger_mp.encoding import dump_deletions
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
+from rigger_mp.engine.commit_log import CommitLog
+from rigger_mp.engine.counters import Counters
+from rigger_mp.engine.estimate import Estimates
+from rigger_mp.engine.registry import Function, Plan, Registry, Stage
+from rigger_mp.engine.turns import Turns
+
+BUDGET = 0.003
+"""Seconds of measured work that may be queued in one worker."""
+MOST_JOBS = 256
+FAN_OUT_GAIN = 0.0005
+"""Seconds that running a stage in parallel must save to be worth the extra messages."""
+
+
+class Scheduler:
+    """Decides what runs next, where.
+
+    Args:
+        registry: which functions run for which hook.
+        log: the global namespace.
+        slots: the places of the worker processes, the archive's included.
+        threaded: functions of one stage run in parallel.
+        squash: failures do not end their event.
+        max_nesting: how deep hooks may fire hooks.
+        queue_size: how many nested events may wait.
+        copies: the slots that hold a copy of each instance.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        log: CommitLog,
+        slots: Iterable[Slot],
+        *,
+        threaded: bool = True,
+        squash: bool = False,
+        max_nesting: int = 1000,
+        queue_size: int = 10_000,
+        copies: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self.registry = registry
+        self.log = log
+        self.slots = {slot.number: slot for slot in slots}
+        self.threaded = threaded
+        self.squash = squash
+        self.max_nesting = max_nesting
+        self.queue_size = queue_size
+        self.copies = dict(copies or {})
+        self.counters = Counters()
+        self.messages: list[Any] = []
+        self.commits: list[m.CommitEntry] = []
+        self.started: list[int] = []
+        self._estimates = Estimates()
+        self._turns = Turns(self._make_ready)
+        self._waiting: deque[Activity] = deque()
+        self._shared: deque[Task] = deque()
+        self._deferred: list[m.CommitEntry] = []
+        self._running = 0
+        self._ordered_running = 0
+        self._background = 0
+        self._nested_waiting = 0
+        self._chain: int | None = None
+        self._job = 0
+
+    # -- what comes in -----------------------------------------------------------------------------------
+
+    def accept(self, event: m.Event) -> None:
+        """Take an event from the user's process."""
+        self._accept(Activity(Kind.EVENT, event.token, self.registry.plan(event.hook), event.arguments))
+
+    def accept_nested(self, event: m.Nested) -> None:
+        """Take an event that a hook fired."""
+        if event.depth > self.max_nesting:
+            detail = f"fired {event.depth} hooks deep; max_nesting is {self.max_nesting}"
+            return self._refuse(event.hook, "NestingLimitExceeded", detail)
+        if self._nested_waiting >= self.queue_size:
+            detail = f"{self._nested_waiting} nested events are waiting; queue_size is {self.queue_size}"
+            return self._refuse(event.hook, "QueueFull", detail)
+        self._nested_waiting += 1
+        plan = self.registry.plan(event.hook)
+        self._accept(Activity(Kind.EVENT, 0, plan, event.arguments, depth=event.depth, nested=True))
+        return None
+
+    def accept_write(self, write: m.Write) -> None:
+        """Take an assignment to the global namespace; it is sequenced like an ordered event."""
+        plan = Plan("global_data", concurrent=False)
+        self._accept(Activity(Kind.WRITE, write.token, plan, write.updates, clear=write.clear))
+
+    def accept_configure(self, call: m.Configure) -> None:
+        """Take a call of ``configure``; it is sequenced like an ordered event."""
+        plan = Plan(call.ident, concurrent=False)
+        self._accept(Activity(Kind.CONFIGURE, call.token, plan, call.arguments))
+
+    def done(self, slot: Slot, job: int, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+        """Take the results of a job; a job that is done already is ignored."""
+        task = slot.remove(job)
+        if task is None:
+            return
+        activity = task.activity
+        if activity.kind is Kind.EVENT:
+            self._record(slot, task, results)
+            self._task_done(task, results)
+        elif activity.kind is Kind.BACKGROUND:
+            self._record(slot, task, results)
+            self._background_done(task, results)
+        else:
+            activity.unfinished -= 1
+            activity.results.update({str(job): result for stage in results for result in stage})
+            self._finish_configure(activity)
+
+    def slot_up(self, slot: Slot) -> None:
+        """Note that a process with its instances fills a slot."""
+        slot.up = True
+
+    def slot_lost(self, slot: Slot, started: int, status: int, detail: str) -> None:
+        """Note that the process of a slot died while it ran job ``started`` (0: none).
+
+        That job is lost; jobs sent and not started will be sent again, in their order.
+        """
+        tasks = slot.clear()
+        culprit = tasks.pop(started, None)
+        for task in reversed(tasks.values()):
+            if task.activity.kind is Kind.CONFIGURE:
+                self._task_lost(slot, task, status, detail)
+            else:
+                self._requeue(slot, task)
+        if culprit is not None:
+            self._task_lost(slot, culprit, status, detail)
+
+    def slot_gone(self, slot: Slot, detail: str) -> None:
+        """Note that a slot will never be filled again: what needs it fails from now on."""
+        slot.gone = detail
+        stranded, slot.ready = slot.ready, deque()
+        if slot.number == self._chain:
+            self._chain = self._least_loaded().number
+        for task in stranded:
+            # What the chain alone kept here moves with it.
+            if task.activity.ordered and task.activity.plan.fused_home == ANY and task.stages:
+                task.home = self._least_loaded().number
+            self._make_ready(task)
+        if not any(other.shared and not other.gone for other in self.slots.values()):
+            stranded, self._shared = self._shared, deque()
+            for task in stranded:
+                self._fail_task(task, m.WORKER_LOST, detail)
+
+    # -- what goes out -----------------------------------------------------------------------------------
+
+    def next_jobs(self) -> list[tuple[Slot, m.Job]]:
+        """Start what may start and return the jobs to send, in the order in which to send them."""
+        jobs: list[tuple[Slot, m.Job]] = []
+        while True:
+            self._admit()
+            before = len(jobs)
+            self._send_ready(jobs)
+            # A chain grows by what fits behind what was just sent.
+            if len(jobs) == before or self._chain is None:
+                return jobs
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything accepted has ended, background handlers included."""
+        return not (self._waiting or self._running or self._background)
+
+    @property
+    def waiting(self) -> int:
+        """How many activities are accepted and not started."""
+        return len(self._waiting)
+
+    # -- admission ---------------------------------------------------------------------------------------
+
+    def _accept(self, activity: Activity) -> None:
+        activity.squash = self.squash
+        activity.ordered = not activity.plan.concurrent
+        self.counters.accepted += activity.kind is Kind.EVENT
+        self._waiting.append(activity)
+
+    def _refuse(self, hook: str, type_name: str, detail: str) -> None:
+        self.counters.accepted += 1
+        self.counters.ended_lost(hook)
+        self.messages.append(m.Squashed(hook, (_loss_record(hook, type_name, detail),)))
+
+    def _admit(self) -> None:
+        while self._waiting and self._may_start(self._waiting[0]):
+            self._start(self._waiting.popleft())
+
+    def _may_start(self, activity: Activity) -> bool:
+        if not activity.ordered:
+            return not self._ordered_running
+        return not self._running or self._extends_chain(activity)
+
+    def _extends_chain(self, activity: Activity) -> bool:
+        if self._chain is None or self._deferred or activity.kind is not Kind.EVENT:
+            return False
+        plan, slot = activity.plan, self.slots[self._chain]
+        if not plan.stages or plan.background or slot.ready:
+            return False
+        if plan.fused_home != self._chain and not (plan.fused_home == ANY and slot.shared):
+            return False
+        return slot.has_room(self._estimate(plan.stages), BUDGET, MOST_JOBS)
+
+    def _start(self, activity: Activity) -> None:
+        self._running += 1
+        self._ordered_running += activity.ordered
+        self._nested_waiting -= activity.nested
+        if activity.kind is Kind.WRITE:
+            self._write(activity)
+        elif activity.kind is Kind.CONFIGURE:
+            self._configure(activity)
+        else:
+            self._start_event(activity)
+
+    def _start_event(self, event: Activity) -> None:
+        plan = event.plan
+        event.fused = (event.ordered and self._chain is not None) or self._fuse(plan)
+        if event.ordered:
+            if self._chain is None and event.fused and not plan.background and plan.stages:
+                self._chain = plan.fused_home if plan.fused_home != ANY else self._least_loaded().number
+        else:
+            event.tickets = self._turns.draw(event, plan.actors)
+            if not event.fused or plan.handover:
+                event.pinned = self.log.pin(plan.reads)
+        self._next_step(event)
+
+    def _fuse(self, plan: Plan) -> bool:
+        if plan.fused_home is None:
+            return False
+        if not self.threaded or plan.widest < 2:
+            return True
+        idle = sum(1 for slot in self.slots.values() if slot.shared and slot.up and not slot.outstanding)
+        return idle < 2 or not self._fan_out_pays(plan)
+
+    def _fan_out_pays(self, plan: Plan) -> bool:
+        for stage in plan.stages:
+            each = [self._estimate((part,)) for _, part in group_by_home(stage, threaded=True)]
+            known = [seconds for seconds in each if seconds is not None]
+            if len(each) > 1 and (len(known) < len(each) or sum(known) - max(known) > FAN_OUT_GAIN):
+                return True
+        return False
+
+    # -- steps of an event -------------------------------------------------------------------------------
+
+    def _next_step(self, event: Activity) -> None:
+        if event.step == event.plan.handover and event.plan.background:
+            self._hand_over(event)
+        steps = event.steps()
+        if event.step >= len(steps):
+            self._end(event, m.OK)
+            return
+        event.results = {}
+        tasks = self._tasks(event, steps[event.step])
+        event.unfinished = len(tasks)
+        if not self.threaded:
+            event.postponed = deque(tasks[1:])
+            tasks = tasks[:1]
+        for task in tasks:
+            self._turns.queue(task)
+
+    def _tasks(self, event: Activity, stages: tuple[Stage, ...]) -> list[Task]:
+        if event.fused:
+            home = event.plan.fused_home
+            assert home is not None
+            if event.ordered and self._chain is not None:
+                home = self._chain
+            return [self._task(event, stages, home)]
+        return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
+
+    def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
+        actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
+        return Task(activity, stages, home, actors, self._estimate(stages))
+
+    def _estimate(self, stages: Iterable[Stage]) -> float | None:
+        return self._estimates.upper(function.id for stage in stages for function in stage)
+
+    def _task_done(self, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+        event = task.activity
+        event.unfinished -= 1
+        if event.fused:
+            self._finish_step(event, results)
+            return
+        event.results.update(zip(task.ids[0], results[0], strict=False))
+        self._finish_fan_out(event)
+
+    def _finish_fan_out(self, event: Activity) -> None:
+        if event.postponed and event.lost is None and (event.squash or not _failures(event.results.values())):
+            self._turns.queue(event.postponed.popleft())
+            return
+        event.unfinished -= len(event.postponed)
+        event.postponed.clear()
+        if event.unfinished:
+            return
+        if event.lost is not None:
+            self._end(event, event.lost[0], detail=event.lost[1])
+            return
+        ids = event.plan.ids[event.step]
+        self._finish_step(event, (tuple(event.results[id_] for id_ in ids if id_ in event.results),))
+
+    def _finish_step(self, event: Activity, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+        for stage in results:
+            failures = _failures(stage)
+            if failures and not event.squash:
+                self._end(event, m.FAILED, failures)
+                return
+            if failures:
+                self.messages.append(m.Squashed(event.plan.hook, failures))
+            self._merge(event, stage)
+        event.step += 1
+        self._next_step(event)
+
+    def _merge(self, event: Activity, stage: tuple[tuple[Any, ...], ...]) -> None:
+        local = tuple(result[0] for result in stage if result[0])
+        if local:
+            event.updates = (*event.updates, local)
+        updates = tuple(result[1] for result in stage if result[1])
+        if updates and event.ordered:
+            self._commit((updates,))
+            if event.replica is not None:
+                event.replica.version += 1
+        elif updates:
+            event.overlay = (*event.overlay, updates)
+
+    def _end(
+        self, activity: Activity, status: int, failures: tuple[Any, ...] = (), *, detail: str = ""
+    ) -> None:
+        if activity.overlay and status in (m.OK, m.FAILED):
+            self._commit(activity.overlay)
+        self._turns.give_up(activity)
+        self._running -= 1
+        self._ordered_running -= activity.ordered
+        if activity.kind is Kind.EVENT:
+            self.counters.ended(activity.plan.hook, status)
+        self._report(activity, status, failures, detail)
+        if not self._running:
+            self._chain = None
+        if not self._ordered_running:
+            self._commit_deferred()
+
+    def _report(self, activity: Activity, status: int, failures: tuple[Any, ...], detail: str) -> None:
+        hook = activity.plan.hook
+        if activity.token:
+            version = self.log.version
+            self.messages.append(
+                m.Outcome(activity.token, status, activity.updates, failures, version, detail, hook)
+            )
+        elif status != m.OK:
+            records = failures or (_loss_record(hook, LOSS_NAMES[status], detail),)
+            self.messages.append(m.Squashed(hook, records))
+
+    # -- commits -----------------------------------------------------------------------------------------
+
+    def _commit(self, entry: m.CommitEntry) -> None:
+        self.log.append(entry)
+        self.commits.append(entry)
+
+    def _commit_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for entry in deferred:
+            self._commit(entry)
+
+    def _write(self, write: Activity) -> None:
+        groups: tuple[m.Group, ...] = ((write.arguments,),)
+        if write.clear:
+            groups = ((dump_deletions(self.log.namespace),), *groups)
+        self._commit(groups)
+        self._end(write, m.OK)
+
+    # -- background --------------------------------------------------------------------------------------
+
+    def _hand_over(self, event: Activity) -> None:
+        plan = event.plan
+        pinned = self.log.pin(plan.background_reads)
+        for function in plan.background:
+            child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)
+            child.updates, child.overlay, child.pinned = event.updates, event.overlay, pinned
+            self._background += 1
+            self._turns.queue(self._handed_task(event, child, function))
+
+    def _handed_task(self, event: Activity, child: Activity, function: Function) -> Task:
+        stages = ((function,),)
+        actors = frozenset((function.actor,)) & event.tickets
+        if actors:
+            self._turns.transfer(event, child, actors)
+        return Task(child, stages, ARCHIVE, actors, self._estimate(stages))
+
+    def _background_done(self, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+        self._background -= 1
+        (result,) = results[0]
+        if result[2] is not None:
+            self.messages.append(m.Squashed(task.activity.plan.hook, (result[2],)))
+        elif result[1]:
+            self._deferred.append(((result[1],),))
+            if not self._ordered_running:
+                self._commit_deferred()
+
+    # -- configure ---------------------------------------------------------------------------------------
+
+    def _configure(self, call: Activity) -> None:
+        slots = [self.slots[number] for number in self.copies.get(call.plan.hook, ())]
+        alive = [slot for slot in slots if not slot.gone]
+        call.unfinished = len(alive)
+        for slot in alive:
+            slot.ready.append(Task(call, (), slot.number))
+        self._finish_configure(call)
+
+    def _finish_configure(self, call: Activity) -> None:
+        if call.unfinished:
+            return
+        failures = _failures(call.results.values())
+        self._end(call, m.FAILED if failures else m.OK, failures[:1])
+
+    # -- sending -----------------------------------------------------------------------------------------
+
+    def _make_ready(self, task: Task) -> None:
+        if task.home == ANY:
+            if any(slot.shared and not slot.gone for slot in self.slots.values()):
+                self._shared.append(task)
+                return
+            slot = self._least_loaded()
+        else:
+            slot = self.slots[task.home]
+        if slot.gone:
+            self._fail_task(task, m.WORKER_LOST, slot.gone)
+        else:
+            slot.ready.append(task)
+
+    def _send_ready(self, jobs: list[tuple[Slot, m.Job]]) -> None:
+        for slot in self.slots.values():
+            while slot.ready and slot.has_room(self._measured(slot.ready[0]), BUDGET, MOST_JOBS):
+                jobs.append((slot, self._send(slot, slot.ready.popleft())))
+        while self._shared:
+            found = self._slot_with_room(self._measured(self._shared[0]))
+            if found is None:
+                return
+            jobs.append((found, self._send(found, self._shared.popleft())))
+
+    def _measured(self, task: Task) -> float | None:
+        if task.estimate is None:
+            task.estimate = self._estimate(task.stages)
+        return task.estimate
+
+    def _slot_with_room(self, estimate: float | None) -> Slot | None:
+        best: Slot | None = None
+        for slot in self.slots.values():
+            if slot.shared and slot.has_room(estimate, BUDGET, MOST_JOBS):
+                if not slot.outstanding:
+                    return slot
+                if best is None or slot.load < best.load:
+                    best = slot
+        return best
+
+    def _least_loaded(self) -> Slot:
+        shared = [slot for slot in self.slots.values() if slot.shared]
+        return min(shared, key=lambda slot: (bool(slot.gone), not slot.up, len(slot.outstanding)))
+
+    def _send(self, slot: Slot, task: Task) -> m.Job:
+        self._job += 1
+        activity = task.activity
+        in_chain = activity.kind is Kind.EVENT and activity.ordered and activity.fused
+        delta = None if activity.pinned is not None else self._delta(slot, activity, in_chain)
+        slot.add(self._job, task)
+        activity.replica = slot if in_chain else None
+        if activity.token:
+            self.started.append(activity.token)
+        kind = m.CALL_CONFIGURE if activity.kind is Kind.CONFIGURE else m.CALL_EVENT
+        plan = activity.plan
+        stages = plan.ids if task.stages is plan.stages else task.ids
+        return m.Job(
+            self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
+            activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
+        )  # fmt: skip
+
+    def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:
+        if in_chain and slot.outstanding:
+            return None  # its replica is ahead of the log, by the updates of the chain's earlier events
+        if not in_chain and not self.log.matters(activity.plan.reads, slot.version):
+            return None
+        delta = self.log.delta(slot.version)
+        slot.version = self.log.version
+        return delta
+
+    # -- losses ------------------------------------------------------------------------------------------
+
+    def _requeue(self, slot: Slot, task: Task) -> None:
+        if task.home == ANY:
+            self._shared.appendleft(task)
+        else:
+            slot.ready.appendleft(task)
+
+    def _task_lost(self, slot: Slot, task: Task, status: int, detail: str) -> None:
+        activity = task.activity
+        if activity.kind is Kind.CONFIGURE:
+            activity.unfinished -= 1  # it is replayed when the instance is made again
+            self._finish_configure(activity)
+        elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
+            activity.retries += 1
+            self._requeue(slot, task)
+        else:
+            self._fail_task(task, status, detail)
+
+    def _fail_task(self, task: Task, status: int, detail: str) -> None:
+        activity = task.activity
+        if activity.kind is Kind.BACKGROUND:
+            self._background -= 1
+            labels = ", ".join(function.label for stage in task.stages for function in stage)
+            record = _loss_record(labels, LOSS_NAMES[status], detail, stage="background")
+            self.messages.append(m.Squashed(activity.plan.hook, (record,)))
+        elif activity.kind is Kind.CONFIGURE:
+            activity.unfinished -= 1
+            self._finish_configure(activity)
+        else:
+            activity.unfinished -= 1
+            activity.lost = (status, detail)
+            self._finish_fan_out(activity)
+
+    # -- counting ----------------------------------------------------------------------------------------
+
+    def _record(self, slot: Slot, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+        for stage, stage_results in zip(task.stages, results, strict=False):
+            for function, result in zip(stage, stage_results, strict=False):
+                seconds = result[3]
+                slot.busy += seconds
+                self._estimates.record(function.id, seconds)
+                self.counters.called(function, task.activity.plan.hook, seconds, result[2] is not None)
+
+
+LOSS_NAMES = {
+    m.WORKER_LOST: "WorkerLost",
+    m.TIME_LIMIT: "TimeLimitExceeded",
+    m.ENGINE_LOST: "EngineLost",
+}
+
+
+def _failures(results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(result[2] for result in results if result[2] is not None)
+
+
+def _loss_record(function: str, type_name: str, detail: str, stage: str = "hook") -> tuple[Any, ...]:
+    return tuple(m.FailureRecord(function, stage, type_name, detail, "", b""))

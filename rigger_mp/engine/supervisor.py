@@ -1,0 +1,205 @@
+"""Keeps every slot filled with a process: starts, replaces, limits, and says who is to blame.
+
+::
+
+    slot 0 ── worker-0 (pid 11)          a slot outlives its processes; its instances are made again
+    slot 1 ── worker-1 (pid 12)          in the next one, and their configure calls replayed
+    archive ─ archive  (pid 13)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import ARCHIVE, Slot
+from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.process import WorkerProcess
+from rigger_mp.engine.worker import worker_main
+
+LIMIT_CHECK = 0.1
+"""Seconds between looks at the time limits of running functions."""
+EXIT_TIME = 1.0
+"""Seconds that workers get to end by themselves when the engine stops."""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A slot, the process that fills it, and what a new process has to be told.
+
+    Attributes:
+        instances: ``(ident, setup)`` of the instances that live here.
+        functions: callbacks loaded here, to be loaded again.
+        hosted: whether the present process has made its instances.
+        retiring: the present process is being ended, because it has run enough jobs.
+        jobs: how many jobs the present process has done; ``past_jobs``: those before it.
+        restarts: how often a process of this seat was replaced.
+        starts_failed: when processes died before they had made their instances, by ``time.monotonic``.
+    """
+
+    slot: Slot
+    name: str
+    instances: list[tuple[str, bytes]] = field(default_factory=list)
+    functions: dict[str, m.Load] = field(default_factory=dict)
+    process: WorkerProcess | None = None
+    reader: FrameReader | None = None
+    writer: FrameWriter | None = None
+    hosted: bool = False
+    retiring: bool = False
+    jobs: int = 0
+    restarts: int = 0
+    starts_failed: deque[float] = field(default_factory=deque)
+    past_jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits on processes; see the configuration keys of the same names."""
+
+    max_restarts: int = 5
+    restart_period: float = 60.0
+    max_tasks_per_child: int | None = None
+    time_limited: bool = False
+
+
+class Supervisor:
+    """Owns the worker processes.
+
+    Args:
+        settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        limits: limits on processes.
+        watch: called with a seat once it has a new process, for its descriptors to be watched.
+        unwatch: called with a seat before the descriptors of its process are closed.
+    """
+
+    def __init__(
+        self,
+        settings: bytes,
+        limits: Limits,
+        watch: Callable[[Seat], None],
+        unwatch: Callable[[Seat], None],
+    ) -> None:
+        self.seats: dict[int, Seat] = {}
+        self._settings = settings
+        self._limits = limits
+        self._watch = watch
+        self._unwatch = unwatch
+        self._configured: dict[str, list[bytes]] = {}
+
+    def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
+        """Add a slot and start its first process."""
+        name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
+        seat = Seat(slot, name, list(instances))
+        self.seats[slot.number] = seat
+        self.start(seat)
+        return seat
+
+    def start(self, seat: Seat) -> None:
+        """Fill a seat with a new process and have it make its instances."""
+        seat.process = WorkerProcess(seat.name, worker_main)
+        seat.reader = FrameReader(seat.process.socket.fileno())
+        seat.writer = FrameWriter(seat.process.socket.fileno())
+        seat.hosted = seat.retiring = False
+        seat.jobs = 0
+        self._watch(seat)
+        instances = tuple(
+            (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
+        )
+        self.send(seat, [m.Host(self._settings, instances), *seat.functions.values()])
+
+    def send(self, seat: Seat, batch: list[Any]) -> None:
+        """Send messages to the process of a seat."""
+        if seat.writer is not None:
+            seat.writer.write(m.pack(batch))
+
+    def load(self, function: m.Load) -> None:
+        """Give a callback to every process, present and future."""
+        for seat in self.seats.values():
+            seat.functions[function.function_id] = function
+            self.send(seat, [function])
+
+    def forget(self, function_id: str) -> None:
+        """Take a callback away from every process."""
+        for seat in self.seats.values():
+            seat.functions.pop(function_id, None)
+            self.send(seat, [m.Forget(function_id)])
+
+    def remember_configure(self, ident: str, call: bytes) -> None:
+        """Replay a ``configure`` call whenever the instance is made again."""
+        self._configured.setdefault(ident, []).append(call)
+
+    # -- the end of processes ----------------------------------------------------------------------------
+
+    def collect_remains(self, seat: Seat) -> tuple[list[bytes], int]:
+        """Return the frames that a dead process left, and the job that it died in (0: none)."""
+        assert seat.process is not None
+        assert seat.reader is not None
+        frames = seat.reader.read_to_end() + seat.process.journal.unsent()
+        return frames, seat.process.journal.job
+
+    def bury(self, seat: Seat) -> str:
+        """Release the dead process of a seat; return a description of its end."""
+        process = seat.process
+        assert process is not None
+        self._unwatch(seat)
+        process.kill()  # what its hooks started, and itself where only its socket is closed
+        process.reap()
+        seat.process = seat.reader = seat.writer = None
+        seat.past_jobs += seat.jobs
+        seat.restarts += 1
+        return f"{seat.name} (pid {process.pid}) {process.describe_end()}"
+
+    def may_restart(self, seat: Seat, ended_while_starting: bool) -> bool:
+        """Tell whether a seat gets another process: not if too many could not even make their instances."""
+        if not ended_while_starting:
+            return True
+        now = time.monotonic()
+        seat.starts_failed.append(now)
+        while seat.starts_failed and seat.starts_failed[0] < now - self._limits.restart_period:
+            seat.starts_failed.popleft()
+        return len(seat.starts_failed) <= self._limits.max_restarts
+
+    def overdue(self) -> list[Seat]:
+        """Return the seats whose running function has exceeded its time limit."""
+        now = time.monotonic()
+        return [
+            seat
+            for seat in self.seats.values()
+            if seat.process is not None and 0 < seat.process.journal.deadline < now
+        ]
+
+    def next_check(self) -> float | None:
+        """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
+        if not self._limits.time_limited:
+            return None
+        busy = any(seat.slot.outstanding for seat in self.seats.values())
+        return LIMIT_CHECK if busy else None
+
+    def retire_worn(self) -> None:
+        """End, between two jobs, processes that have run ``max_tasks_per_child`` of them."""
+        most = self._limits.max_tasks_per_child
+        if most is None:
+            return
+        for seat in self.seats.values():
+            if seat.hosted and seat.jobs >= most:
+                seat.slot.up = False
+                if not seat.slot.outstanding and not seat.retiring and seat.process is not None:
+                    seat.retiring = True
+                    seat.process.kill()
+
+    def stop(self, exit_time: float = EXIT_TIME) -> None:
+        """Let every process end within some seconds, kill those that do not, and reap all."""
+        deadline = time.monotonic() + exit_time
+        processes = []
+        for seat in self.seats.values():
+            if seat.process is not None:
+                self._unwatch(seat)
+                seat.process.close()
+                processes.append(seat.process)
+                seat.process = seat.reader = seat.writer = None
+        for process in processes:
+            process.end(deadline)

@@ -1,0 +1,108 @@
+"""The worker process: a plugin host behind one socket to the dispatcher. The archive process is one, too.
+
+::
+
+    dispatcher ──frames of Host, Load, Forget, Job──▶ loop ─▶ PluginHost
+    dispatcher ◀─frames of Hosted, Done, Nested, Log─ journal, then socket
+
+Results of a batch of jobs are kept in the journal and sent together: when the batch is finished, when they
+get old, or when they get large. What is in the journal survives the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.frames import FrameReader, frame, write_all
+from rigger_mp.engine.host import PluginHost
+from rigger_mp.engine.journal import Journal
+
+MOST_DELAY = 0.001
+"""Seconds that a result may be kept back while the batch goes on."""
+MOST_KEPT = 1 << 15
+"""Bytes of results that may be kept back."""
+
+
+class Worker:
+    """The loop of a worker process.
+
+    Args:
+        fd: the socket to the dispatcher.
+        journal: the page shared with the dispatcher.
+    """
+
+    def __init__(self, fd: int, journal: Journal) -> None:
+        self._fd = fd
+        self._reader = FrameReader(fd)
+        self._journal = journal
+        self._host = PluginHost(self._send_now, journal)
+        self._flushed = time.perf_counter()
+
+    def run(self) -> None:
+        """Serve until the dispatcher closes the socket."""
+        while not self._reader.eof:
+            for payload in self._reader.read():
+                for message in m.unpack(payload):
+                    self._handle(message)
+            self._flush()
+
+    def _handle(self, message: Any) -> None:
+        match message:
+            case m.Job():
+                self._run(message)
+            case m.Host():
+                self._send_now(self._host.host(message))
+            case m.Load():
+                self._host.load(message)
+            case m.Forget():
+                self._host.forget(message)
+
+    def _run(self, job: m.Job) -> None:
+        self._journal.begin(job.job)
+        done = self._host.run(job)
+        self._keep(m.pack((done,)))
+        self._journal.begin(0)
+        if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
+            self._flush()
+
+    def _keep(self, payload: bytes) -> None:
+        if self._journal.append(payload):
+            return
+        self._flush()
+        if not self._journal.append(payload):
+            write_all(self._fd, frame(payload))
+
+    def _send_now(self, message: Any) -> None:
+        self._flush()
+        write_all(self._fd, frame(m.pack((message,))))
+
+    def _flush(self) -> None:
+        self._journal.flush(self._fd)
+        self._flushed = time.perf_counter()
+
+
+def worker_main(fd: int, journal: Journal) -> None:
+    """Run a worker in this process, which was forked for it; never returns."""
+    status = 1
+    try:
+        Worker(fd, journal).run()
+        status = 0
+    except (ConnectionError, KeyboardInterrupt):
+        pass  # the dispatcher is gone: so is the reason to be here
+    except BaseException:  # noqa: BLE001 - the process ends here, and somebody should learn why
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _flush_standard_streams()
+        os._exit(status)
+
+
+def _flush_standard_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a hook may have replaced or closed it
+            continue

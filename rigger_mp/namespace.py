@@ -1,0 +1,268 @@
+"""Namespaces as chains of encoded updates.
+
+A namespace maps each name to a *chain*: a base and the updates since, oldest first (see
+:mod:`rigger_mp.encoding`). Committing an update appends one link; reading applies the chain. A chain that
+has grown as heavy as its base is compacted, so that both memory and reads stay proportional to the value,
+and a commit costs the size of the update, amortised, never the size of the namespace.
+
+::
+
+    commit {"files": +{"a": 1}}         chain of "files":  base {...}  +{"a": 1}
+    commit {"files": +{"b": 2}}                            base {...}  +{"a": 1}  +{"b": 2}
+    compaction                                             base {..., "a": 1, "b": 2}
+"""
+
+from __future__ import annotations
+
+import bisect
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rigger_mp.encoding import Encoded, dump_skeleton, load_chain, load_skeleton, merge_values
+
+LINK_OVERHEAD = 200
+"""Bytes that one more link costs a reader, beside its pickle."""
+MIN_LINKS_TO_COMPACT = 32
+
+Chain = tuple[Encoded, ...]
+Commit = Mapping[str, Encoded]
+
+
+def is_reset(link: Encoded) -> bool:
+    """Tell whether a link replaces what is before it in its chain."""
+    return type(link) is not tuple or link[0] in "oMLd"
+
+
+def is_deletion(link: Encoded) -> bool:
+    """Tell whether a link deletes its name."""
+    return type(link) is tuple and link[0] == "d"
+
+
+def _weight(link: Encoded) -> int:
+    return LINK_OVERHEAD + (sum(map(len, link[1])) if type(link) is tuple else 0)
+
+
+def _family(link: Encoded) -> str:
+    return link[0].lower() if type(link) is tuple else ""
+
+
+class Namespace:
+    """The current value of every name, encoded.
+
+    Args:
+        list_merge: ``"extend"`` or ``"replace"``.
+        compacts: its mappings and lists are skeletons, so that long chains can be compacted.
+    """
+
+    def __init__(self, list_merge: str = "extend", *, compacts: bool = True) -> None:
+        self.list_merge = list_merge
+        self._most_links = MIN_LINKS_TO_COMPACT if compacts else sys.maxsize
+        self._chains: dict[str, list[Encoded]] = {}
+        self._tail_weight: dict[str, int] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._chains
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chains)
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+    def chain(self, name: str) -> Chain:
+        """Return the chain of a name.
+
+        Raises:
+            KeyError: there is no such name.
+        """
+        return tuple(self._chains[name])
+
+    def load(self, name: str) -> Any:
+        """Decode the value of a name: a private copy.
+
+        Raises:
+            KeyError: there is no such name.
+        """
+        return load_chain(self._chains[name], self.list_merge)
+
+    def export(self) -> dict[str, Chain]:
+        """Return every chain, for another process to import."""
+        return {name: tuple(chain) for name, chain in self._chains.items()}
+
+    def replace(self, chains: Mapping[str, Chain]) -> None:
+        """Forget everything and take over what :meth:`export` returned."""
+        self._chains = {name: list(chain) for name, chain in chains.items()}
+        self._tail_weight = {name: sum(map(_weight, chain[1:])) for name, chain in chains.items()}
+
+    def commit(self, update: Commit) -> None:
+        """Apply one set of updates."""
+        for name, link in update.items():
+            if is_deletion(link):
+                self._chains.pop(name, None)
+                self._tail_weight.pop(name, None)
+            elif self._continues(name, link):
+                self._append(name, link)
+            else:
+                self._chains[name] = [_as_base(link)]
+                self._tail_weight[name] = 0
+
+    def _continues(self, name: str, link: Encoded) -> bool:
+        chain = self._chains.get(name)
+        return chain is not None and continues_chain(chain, link, self.list_merge)
+
+    def _append(self, name: str, link: Encoded) -> None:
+        chain = self._chains[name]
+        chain.append(link)
+        self._tail_weight[name] += _weight(link)
+        if len(chain) > self._most_links and self._tail_weight[name] > _weight(chain[0]):
+            self._chains[name] = [compact(chain, self.list_merge)]
+            self._tail_weight[name] = 0
+
+
+def continues_chain(chain: Sequence[Encoded], link: Encoded, list_merge: str) -> bool:
+    """Tell whether a link is merged into the value of a chain, rather than replacing it."""
+    if is_reset(link) or _family(chain[0]) != link[0]:
+        return False
+    return bool(link[0] == "m" or list_merge == "extend")
+
+
+def extend_chain(chain: Chain | None, link: Encoded, list_merge: str) -> Chain | None:
+    """Return the chain after one more update; ``None`` stands for no value."""
+    if type(link) is tuple and link[0] == "d":
+        return None
+    if chain is not None and continues_chain(chain, link, list_merge):
+        return (*chain, link)
+    return (_as_base(link),)
+
+
+def _as_base(link: Encoded) -> Encoded:
+    if type(link) is tuple and link[0] in "ml":
+        return link[0].upper(), link[1]
+    return link
+
+
+def compact(chain: Sequence[Encoded], list_merge: str) -> Encoded:
+    """Return one link that says the same as the chain; no user code runs."""
+    kind = _family(chain[0])
+    value: Any = None
+    for link in chain:
+        collected: Any = None
+        for part in link[1]:
+            collected = merge_values(kind, collected, load_skeleton(part), list_merge)
+        value = merge_values(kind, value, collected, list_merge)
+    return kind.upper(), (dump_skeleton(value),)
+
+
+class VersionedNamespace:
+    """A namespace that still answers for earlier versions, back to a floor.
+
+    A version is the number of commits applied. Reads may ask for any version from the floor on.
+
+    Args:
+        list_merge: ``"extend"`` or ``"replace"``.
+    """
+
+    def __init__(self, list_merge: str = "extend") -> None:
+        self.list_merge = list_merge
+        self.version = 0
+        self.floor = 0
+        self._history: dict[str, list[tuple[int, Encoded]]] = {}
+        self._prune_at: dict[str, int] = {}
+        self._superseded: deque[tuple[int, str]] = deque()
+
+    def restore(self, version: int, chains: Mapping[str, Chain]) -> None:
+        """Forget everything and start from a full copy of ``version``."""
+        self.version = self.floor = version
+        self._history = {name: [(version, link) for link in chain] for name, chain in chains.items()}
+        self._prune_at = {}
+        self._superseded.clear()
+
+    def commit(self, updates: Iterable[Commit]) -> None:
+        """Apply sets of updates, one after another, as one version: the next."""
+        self.version += 1
+        for update in updates:
+            self._apply(update)
+
+    def _apply(self, update: Commit) -> None:
+        for name, link in update.items():
+            history = self._history.setdefault(name, [])
+            history.append((self.version, link))
+            if self._resets(link):
+                self._superseded.append((self.version, name))
+            if len(history) > self._prune_at.get(name, MIN_LINKS_TO_COMPACT):
+                self._prune(name)
+
+    def raise_floor(self, floor: int) -> None:
+        """Allow versions below ``floor`` to be forgotten."""
+        self.floor = max(self.floor, min(floor, self.version))
+        while self._superseded and self._superseded[0][0] <= self.floor:
+            _, name = self._superseded.popleft()
+            if name in self._history:
+                self._prune(name)
+
+    def _resets(self, link: Encoded) -> bool:
+        return is_reset(link) or (_family(link) == "l" and self.list_merge != "extend")
+
+    def names(self, version: int) -> list[str]:
+        """Return the names that had a value at ``version``."""
+        return [name for name in self._history if self.read(name, version) is not None]
+
+    def read(self, name: str, version: int) -> Chain | None:
+        """Return the chain of a name as of ``version``, or ``None`` if it had no value."""
+        history = self._history.get(name)
+        if not history:
+            return None
+        end = bisect.bisect_right(history, max(version, self.floor), key=lambda entry: entry[0])
+        return self._live(history[:end])
+
+    def read_many(self, names: Iterable[str] | None, version: int) -> dict[str, Chain]:
+        """Return the chains of those names (``None``: of all) that had a value at ``version``."""
+        chosen = self._history if names is None else names
+        return {name: chain for name in chosen if (chain := self.read(name, version)) is not None}
+
+    def export(self) -> dict[str, Chain]:
+        """Return every chain of the current version."""
+        return self.read_many(None, self.version)
+
+    def dump(self) -> tuple[int, dict[str, list[tuple[int, Encoded]]]]:
+        """Return the version and everything kept, for :meth:`load_dump` of another one."""
+        return self.version, {name: list(history) for name, history in self._history.items()}
+
+    def load_dump(self, version: int, history: dict[str, list[tuple[int, Encoded]]]) -> None:
+        """Take over what :meth:`dump` returned."""
+        self.version, self.floor = version, 0
+        self._history = history
+        self._prune_at = {}
+        self._superseded.clear()
+
+    def _live(self, history: Sequence[tuple[int, Encoded]]) -> Chain | None:
+        start = len(history)
+        family = None
+        while start > 0:
+            link = history[start - 1][1]
+            if family is not None and _family(link) != family:
+                break
+            family = _family(link)
+            start -= 1
+            if self._resets(link):
+                break
+        chain = tuple(entry[1] for entry in history[start:])
+        if not chain or _family(chain[0]) == "d":
+            return None
+        return (_as_base(chain[0]), *chain[1:])
+
+    def _prune(self, name: str) -> None:
+        history = self._history[name]
+        end = bisect.bisect_right(history, self.floor, key=lambda entry: entry[0])
+        chain = self._live(history[:end]) or ()
+        if sum(map(_weight, chain[1:])) > sum(map(_weight, chain[:1])):
+            chain = (compact(chain, self.list_merge),)
+        kept = [*((self.floor, link) for link in chain), *history[end:]]
+        if kept:
+            self._history[name] = kept
+            self._prune_at[name] = max(MIN_LINKS_TO_COMPACT, 2 * len(kept))
+        else:
+            del self._history[name]
+            self._prune_at.pop(name, None)

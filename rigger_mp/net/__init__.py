@@ -1,0 +1,1 @@
+"""The TCP server, its clients and the protocol between them."""

@@ -1,0 +1,87 @@
+"""What an event gives back: its namespaces as they were when it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rigger_mp.encoding import Encoded, collect, load_chain, load_names
+from rigger_mp.engine.manager_client import GlobalsReader
+from rigger_mp.engine.messages import Group
+from rigger_mp.engine.snapshots import Snapshot
+from rigger_mp.namespace import Namespace
+
+
+class HookResult(Mapping[str, Any]):
+    """The outcome of an event, a read-only mapping: its local namespace, then the global one.
+
+    Values are decoded when they are first read, in the reading thread, and kept. Globals are those of the
+    moment when the event ended.
+
+    Attributes:
+        hook: the event's hook.
+    """
+
+    def __init__(
+        self,
+        hook: str,
+        arguments: bytes,
+        updates: tuple[Group, ...],
+        config: Encoded,
+        reader: GlobalsReader,
+        snapshot: Snapshot,
+        version: int,
+    ) -> None:
+        self.hook = hook
+        self._encoded = (arguments, updates, config)
+        self._reader = reader
+        self._snapshot = snapshot
+        self._version = version
+        self._locals: Namespace | None = None
+        self._values: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            self._values[name] = self._load(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = dict.fromkeys(self._local_namespace())
+        names.update(dict.fromkeys(self._reader.names(self._version)))
+        return iter(names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._local_namespace() or (
+            isinstance(name, str) and bool(self._reader.read((name,), self._version))
+        )
+
+    def __repr__(self) -> str:
+        return f"<HookResult of {self.hook!r}: {', '.join(self._local_namespace())}>"
+
+    @property
+    def local_data(self) -> dict[str, Any]:
+        """The event's local namespace alone, ``config`` left out."""
+        return {name: self[name] for name in self._local_namespace() if name != "config"}
+
+    def _load(self, name: str) -> Any:
+        local = self._local_namespace()
+        if name in local:
+            return local.load(name)
+        chains = self._reader.read((name,), self._version)
+        if name not in chains:
+            raise KeyError(name)
+        return load_chain(chains[name], self._reader.list_merge)
+
+    def _local_namespace(self) -> Namespace:
+        if self._locals is None:
+            arguments, updates, config = self._encoded
+            local = Namespace(self._reader.list_merge, compacts=False)
+            local.commit(load_names(arguments))
+            local.commit({"config": config})
+            for group in updates:
+                local.commit(collect(map(load_names, group)))
+            self._locals = local
+        return self._locals

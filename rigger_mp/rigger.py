@@ -1,0 +1,454 @@
+"""The public face of an engine: :class:`Rigger`."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rigger_mp.config import Settings, check_mapping, read_yaml
+from rigger_mp.discovery import find_instances
+from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value, encode_argument
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.build import build_boot, describe_callback
+from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.stats import complete_stats
+from rigger_mp.errors import (
+    ConfigError,
+    DuplicatePluginError,
+    NotRunningError,
+    PluginError,
+    UnknownCallbackError,
+)
+from rigger_mp.future import HookFuture
+from rigger_mp.global_data import GlobalData
+from rigger_mp.instance import InstanceHandle
+from rigger_mp.result import HookResult
+
+STAGES = ("pre", "post")
+Callback = Callable[..., Any]
+
+
+class Rigger:
+    """An event-hook engine: plugins and callbacks respond to the hooks that you fire.
+
+    Use it as a context manager: it starts on entry, and on exit finishes everything that was fired::
+
+        with Rigger("rigger.yaml") as rigger:
+            rigger.fire_hook("start_session", name="nightly")
+
+    or as riggerlib is used: register plugins, :meth:`parse_config`, set ``initialized = True``, fire.
+
+    Args:
+        config: a path of a YAML file, a mapping, or ``None``: then set ``config`` before the start.
+        plugins: plugin classes by name, as :meth:`register_plugin` would take them.
+
+    Attributes:
+        config: the configuration, a mapping. Changes after the start have no effect.
+        initialized: whether events may be fired; a context manager and :meth:`start` set it.
+        plugins: the registered plugin classes by name.
+    """
+
+    def __init__(
+        self, config: str | os.PathLike[str] | Mapping[str, Any] | None = None, plugins: Mapping[str, type] | None = None
+    ) -> None:
+        self.config: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+        self.config_file = None if config is None or isinstance(config, Mapping) else Path(config)
+        self.plugins: dict[str, type] = {}
+        self.initialized = False
+        self._engine: Engine | None = None
+        self._squash: bool | None = None
+        self._settings: Settings | None = None
+        self._initial_globals: dict[str, Any] = {}
+        self._callbacks: dict[tuple[str, str], dict[str, Callback]] = {}
+        self._concurrent_callbacks: set[tuple[str, str, str]] = set()
+        self._callback_names = itertools.count(1)
+        self._instances: dict[str, InstanceHandle] = {}
+        self._lifecycle = threading.RLock()
+        self._server: Any = None
+        for name, plugin in (plugins or {}).items():
+            self.register_plugin(plugin, name)
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start the engine and wait until every instance is initialised; returns the engine itself.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+            PluginError: with ``strict: true``: an instance cannot be made.
+            StartError: a process failed to start.
+        """
+        if self._engine is None:
+            self.parse_config()
+        self.initialized = True
+        return self
+
+    def stop(self, graceful_timeout: float | None = None) -> None:
+        """Accept no more events, finish those accepted, and end every process; a second call does nothing.
+
+        Args:
+            graceful_timeout: seconds to finish in; then everything is killed and what was not finished
+                ends in ``EngineLost``. Default: the configuration's.
+        """
+        with self._lifecycle:
+            engine = self._engine
+            if engine is None or engine.stopped:
+                return
+            if graceful_timeout is None:
+                graceful_timeout = self._current_settings().graceful_timeout
+            engine.refuse_on_results_thread("stop()")
+            self._stop_listening(graceful_timeout)
+            atexit.unregister(self._stop_at_exit)
+            engine.stop(graceful_timeout)
+
+    def parse_config(self) -> None:
+        """Read the configuration, make the plugin instances, start the server if it is enabled.
+
+        Override it to do these three otherwise; calling this one is not needed then.
+        """
+        self.read_config(self.config_file)
+        self.setup_plugin_instances()
+        self.start_server()
+
+    def read_config(self, config_file: str | os.PathLike[str] | None) -> None:
+        """Read a YAML file into ``config``; with ``None``, check the ``config`` that is there.
+
+        Raises:
+            ConfigError: with every mistake, as ``file:line:column: what is wrong, what was expected``.
+        """
+        if config_file is None:
+            warnings = check_mapping(self.config)
+        else:
+            loaded = read_yaml(config_file)
+            self.config, warnings = loaded.config, loaded.warnings
+        for warning in warnings:
+            self.log_message(warning)
+
+    def setup_plugin_instances(self) -> None:
+        """Find the plugins of all enabled instances and start the engine's processes with them.
+
+        An instance that cannot be made is named in :meth:`log_message` and left out.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+            PluginError: with ``strict: true``: an instance cannot be made.
+            StartError: a process failed to start.
+        """
+        with self._lifecycle:
+            if self._engine is not None:
+                raise NotRunningError("the engine was started before; make another Rigger")
+            settings = self._current_settings()
+            base = self.config_file.parent if self.config_file is not None else None
+            found = find_instances(self.config, self.plugins, base)
+            self._report(found.problems, settings)
+            self._instances = {ident: InstanceHandle(self, ident, data) for ident, data in self._entries().items()}
+            self._launch(settings, found.instances)
+
+    def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
+        config = self._encoded_config()
+        boot = build_boot(settings, instances, config, self.squash_exceptions, self._initial_globals)
+        listener = Listener(self._on_failure, self.log_message)
+        self._engine = Engine(boot, encode_argument(dict(self.config)), listener)
+        self._engine.wait_until_ready()
+        atexit.register(self._stop_at_exit)
+        try:
+            self._report(self._engine.problems, settings)
+            for (hook, stage), callbacks in self._callbacks.items():
+                for name, callback in callbacks.items():
+                    self._bind(hook, stage, name, callback)
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def _report(self, problems: tuple[str, ...], settings: Settings) -> None:
+        if problems and settings.strict:
+            raise PluginError("strict: true, and not every instance can be made:\n" + "\n".join(problems))
+        for problem in problems:
+            self.log_message(problem)
+
+    def _stop_at_exit(self) -> None:
+        if self._engine is not None and self._engine.is_own_process:
+            self.stop()
+
+    def _encoded_config(self) -> bytes:
+        try:
+            return dump_value(dict(self.config))
+        except TypeError as error:
+            raise ConfigError(f"the configuration cannot be sent to other processes: {error}") from error
+
+    def _current_settings(self) -> Settings:
+        if self._settings is None:
+            self._settings = Settings.from_config(self.config)
+        return self._settings
+
+    def _entries(self) -> dict[str, Any]:
+        return dict(self.config.get("plugins") or {})
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise NotRunningError(
+                "the engine is not started: use 'with Rigger(...) as rigger:', call start(), "
+                "or call parse_config() and set initialized = True"
+            )
+        return self._engine
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    def fire_hook(self, hook: str, /, *, wait: bool = True, **kwargs: Any) -> HookResult | None:
+        """Fire a hook and wait for its end.
+
+        Args:
+            hook: the event's name.
+            wait: false: return ``None`` as soon as the event is accepted; what goes wrong is given to
+                :meth:`handle_failure`.
+            kwargs: the event's local namespace. Each value travels by value.
+
+        Returns:
+            The event's namespaces when it ended: locals, then globals.
+
+        Raises:
+            HookError: functions of the event failed (``squash_exceptions: false``).
+            EventLost: as one of its subclasses: the process that ran it was lost.
+            EncodingError: an argument cannot be pickled.
+            NotRunningError: the engine is not started, or stopped.
+            DeadlockError: called, with ``wait``, where it would wait for ever: in a callback of a future,
+                in ``handle_failure`` or ``log_message``.
+        """
+        if not wait:
+            self._submit(hook, kwargs, None)
+            return None
+        self._running().refuse_on_results_thread(f"fire_hook({hook!r})")
+        future = HookFuture()
+        self._submit(hook, kwargs, future)
+        return future.result()
+
+    def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
+        """Fire a hook and return a future of what :meth:`fire_hook` would return.
+
+        Waits only for room in the queue (``queue_size``).
+
+        Raises:
+            EncodingError: an argument cannot be pickled.
+            NotRunningError: the engine is not started, or stopped.
+            QueueFull: there is no room, and this is the thread that delivers outcomes.
+        """
+        future = HookFuture()
+        self._submit(hook, kwargs, future)
+        return future
+
+    def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
+        engine = self._running()
+        if not self.initialized:
+            raise NotRunningError("set initialized = True before firing hooks (start() does)")
+        engine.submit(str(hook), dump_arguments(kwargs), future)
+
+    # -- namespaces --------------------------------------------------------------------------------------
+
+    @property
+    def global_data(self) -> Any:
+        """The global namespace: a live mapping (:class:`GlobalData`); assign a mapping to replace it all.
+
+        Reading waits for nothing; assigning is sequenced with the events and returns when it is done.
+        """
+        if self._engine is None:
+            return self._initial_globals
+        return GlobalData(self._engine.reader, lambda: self._running().latest_version, self._write)
+
+    @global_data.setter
+    def global_data(self, values: Mapping[str, Any]) -> None:
+        if self._engine is None:
+            self._initial_globals = dict(values)
+        else:
+            self._write(dump_assignments(values), True)
+
+    def _write(self, updates: bytes, clear: bool) -> None:
+        engine = self._running()
+        engine.refuse_on_results_thread("assigning to global_data")
+        engine.request(lambda token: m.Write(token, updates, clear), "global_data").result()
+
+    # -- options -----------------------------------------------------------------------------------------
+
+    @property
+    def squash_exceptions(self) -> bool:
+        """Whether a failing function is only given to :meth:`handle_failure` and its event goes on."""
+        if self._squash is not None:
+            return self._squash
+        return bool(self.config.get("squash_exceptions", False))
+
+    @squash_exceptions.setter
+    def squash_exceptions(self, squash: bool) -> None:
+        self._squash = bool(squash)
+        if self._engine is not None:
+            self._engine.tell(m.Option(0, self._squash))
+
+    # -- plugins -----------------------------------------------------------------------------------------
+
+    def register_plugin(self, cls: type, plugin_name: str | None = None) -> None:
+        """Make a plugin class known under a name, for instances to refer to.
+
+        Raises:
+            DuplicatePluginError: another class has the name.
+            PluginError: it is no class, or the name is missing.
+        """
+        if not plugin_name:
+            raise PluginError("a plugin needs a name: register_plugin(cls, 'name')")
+        if not isinstance(cls, type):
+            raise PluginError(f"plugin {plugin_name!r}: expected a class, got {cls!r}")
+        if self.plugins.get(plugin_name, cls) is not cls:
+            raise DuplicatePluginError(
+                f"plugin name {plugin_name!r} is taken by {self.plugins[plugin_name].__qualname__}; "
+                f"register {cls.__qualname__} under another one"
+            )
+        self.plugins[plugin_name] = cls
+
+    def get_instance_obj(self, name: str) -> InstanceHandle | None:
+        """Return a handle of an instance, ``None`` if there is none; the instance itself is elsewhere."""
+        return self._instances.get(name)
+
+    def get_instance_data(self, name: str) -> Any:
+        """Return an instance's entry in the configuration, ``None`` if there is none."""
+        handle = self._instances.get(name)
+        return handle.data if handle is not None else None
+
+    def configure_plugin(self, name: str, /, *args: Any, **kwargs: Any) -> None:
+        """Call ``configure`` of an instance, in order with the events; again whenever it is made anew.
+
+        An instance that is not in the configuration, or not enabled, is left alone.
+
+        Raises:
+            HookError: ``configure`` failed.
+            EncodingError: an argument cannot be pickled.
+        """
+        engine = self._running()
+        if name not in self._instances:
+            self.log_message(f"instance [{name}] does not exist: is the configuration correct?")
+            return
+        engine.refuse_on_results_thread("configure_plugin()")
+        call = dump_value((args, kwargs))
+        engine.request(lambda token: m.Configure(token, name, call), name).result()
+
+    # -- callbacks ---------------------------------------------------------------------------------------
+
+    def register_hook_callback(
+        self,
+        hook_name: str,
+        ctype: str = "pre",
+        callback: Callback | None = None,
+        name: str | None = None,
+        *,
+        concurrent: bool = False,
+    ) -> str:
+        """Call a function before (``"pre"``) or after (``"post"``) the hook functions of an event.
+
+        It holds for the events fired from now on. A callback of the same hook, type and name is replaced.
+
+        Args:
+            hook_name: the event.
+            ctype: ``"pre"`` or ``"post"``.
+            callback: any callable; it runs in a worker process, in a copy of its own.
+            name: what to unregister it by.
+            concurrent: any worker may run it, and it does not mind overlapping with other events.
+
+        Returns:
+            The name.
+
+        Raises:
+            ValueError: ``ctype`` is neither, or ``callback`` cannot be called.
+            EncodingError: the callback cannot be pickled.
+        """
+        if ctype not in STAGES:
+            raise ValueError(f"ctype must be 'pre' or 'post', not {ctype!r}")
+        if not callable(callback):
+            raise ValueError(f"callback of hook {hook_name!r}: expected something callable, got {callback!r}")
+        inspect.signature(callback)
+        name = name or f"callback-{next(self._callback_names)}"
+        key = (hook_name, ctype, name)
+        (self._concurrent_callbacks.add if concurrent else self._concurrent_callbacks.discard)(key)
+        if self._engine is not None:
+            self._bind(hook_name, ctype, name, callback)
+        self._callbacks.setdefault((hook_name, ctype), {})[name] = callback
+        return name
+
+    def _bind(self, hook: str, stage: str, name: str, callback: Callback) -> None:
+        label, reads = describe_callback(callback, name)
+        concurrent = (hook, stage, name) in self._concurrent_callbacks
+        self._running().tell(m.Bind(0, hook, stage, name, label, dump_value(callback), reads, concurrent))
+
+    def unregister_hook_callback(self, hook_name: str, ctype: str, name: str) -> None:
+        """Take a callback away, for the events fired from now on.
+
+        Raises:
+            UnknownCallbackError: there is none of that name.
+        """
+        callbacks = self._callbacks.get((hook_name, ctype), {})
+        if name not in callbacks:
+            raise UnknownCallbackError(f"hook {hook_name!r} has no {ctype} callback {name!r}")
+        if self._engine is not None:
+            self._engine.tell(m.Unbind(0, hook_name, ctype, name))
+        del callbacks[name]
+
+    # -- what users override -----------------------------------------------------------------------------
+
+    def handle_failure(self, exc: tuple[Any, Any, Any]) -> None:
+        """Handle a failure that no caller gets: a squashed one, or that of a background or nested hook.
+
+        Override it. It is called in the user's process, in the thread that delivers outcomes.
+
+        Args:
+            exc: like ``sys.exc_info()``; the exception's cause holds the remote traceback.
+        """
+        self.log_message("".join(_format_failure(exc)))
+
+    def log_message(self, message: object) -> None:
+        """Say something to the user; override it. The default prints."""
+        print(message)
+
+    def _on_failure(self, error: BaseException) -> None:
+        self.handle_failure((type(error), error, error.__traceback__))
+
+    # -- looking in --------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return what has happened so far.
+
+        ``events`` (accepted, ended, succeeded, failed, lost, pending), ``hooks`` and ``functions`` by name
+        (counts, seconds; for a hook whether it is concurrent, and which functions keep it ordered), and
+        ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
+        """
+        engine = self._running()
+        return complete_stats(engine.ask_stats(), engine.pids)
+
+    # -- the server --------------------------------------------------------------------------------------
+
+    def start_server(self) -> None:
+        """Start the TCP server if ``server_enabled`` is set."""
+
+    def stop_server(self) -> None:
+        """Stop the TCP server, then the engine."""
+        self.stop()
+
+    def _stop_listening(self, graceful_timeout: float) -> None:
+        """Close the TCP server, if there is one."""
+
+
+def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:
+    import traceback  # noqa: PLC0415 - only where something failed
+
+    yield from traceback.format_exception(*exc)
+
+

@@ -1,0 +1,314 @@
+"""Simulated worker processes around the pure scheduler, and notes of what they did.
+
+A :class:`World` delivers jobs to simulated hosts in order, keeps each host's replica of the globals exactly
+as the jobs say, and notes every call of a function: when it ran and which globals it saw.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from rigger_mp.encoding import (
+    collect,
+    dump_arguments,
+    dump_assignments,
+    dump_updates,
+    load_chain,
+    load_names,
+)
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Slot
+from rigger_mp.engine.commit_log import CommitLog, merged_updates
+from rigger_mp.engine.registry import ANY, Function, Plan, Registry
+from rigger_mp.engine.schedule import BUDGET, MOST_JOBS, Scheduler
+from rigger_mp.namespace import Namespace, extend_chain
+
+GLOBALS = ("list", "tree", "last")
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a function: ``stage`` counts the event's foreground stages, -1 is the background."""
+
+    event: int
+    function: Function
+    stage: int
+    seen: dict[str, Any]
+    updates: bytes
+    failed: bool
+    seconds: float
+    delivered: bool = False
+
+
+@dataclass(eq=False)
+class Execution:
+    """One job that a host started; ``end`` is when it finished or was lost."""
+
+    event: int
+    job: m.Job
+    start: int
+    calls: list[Call]
+    results: tuple[tuple[tuple[Any, ...], ...], ...]
+    end: int = 0
+    lost: bool = False
+
+    @property
+    def background(self) -> bool:
+        return any(call.stage < 0 for call in self.calls)
+
+
+@dataclass(eq=False)
+class Accepted:
+    """An accepted event, write or configure call; nobody is told the outcome of a silent one."""
+
+    number: int
+    kind: str
+    plan: Plan
+    squash: bool = False
+    silent: bool = False
+    outcomes: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Host:
+    """A simulated process: a replica, jobs not started, the job that runs, results not yet delivered."""
+
+    replica: Namespace
+    inbox: deque[m.Job] = field(default_factory=deque)
+    running: Execution | None = None
+    outbox: deque[Execution] = field(default_factory=deque)
+    last_job: int = 0
+
+
+class World:
+    """The scheduler under test and its surroundings."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        slots: list[Slot],
+        functions: dict[str, Function],
+        *,
+        rng: random.Random,
+        threaded: bool,
+        list_merge: str,
+        copies: dict[str, tuple[int, ...]],
+        queue_size: int = 1000,
+    ) -> None:
+        self.log = CommitLog(list_merge)
+        self.list_merge = list_merge
+        self.threaded = threaded
+        self.scheduler = Scheduler(
+            registry, self.log, slots, threaded=threaded, copies=copies, queue_size=queue_size, max_nesting=5
+        )
+        self.functions = functions
+        self.rng = rng
+        self.hosts: dict[int, Host] = {}
+        self.accepted: dict[int, Accepted] = {}
+        self.executions: list[Execution] = []
+        self.configured: list[tuple[int, int]] = []
+        self.clock = 0
+        self.nested_refused = 0
+        self.squashed: list[m.Squashed] = []
+        for function in functions:
+            if rng.random() < 0.7:  # it ran before
+                self.scheduler._estimates.record(function, 0.00005)
+        for slot in slots:
+            self.bring_up(slot)
+
+    # -- accepting ---------------------------------------------------------------------------------------
+
+    def fire(self, hook: str, *, nested_depth: int = 0, wait: bool = True) -> None:
+        number = len(self.accepted) + 1
+        plan = self.scheduler.registry.plan(hook)
+        silent = bool(nested_depth) or not wait
+        accepted = Accepted(number, "event", plan, self.scheduler.squash, silent)
+        arguments = dump_arguments({"event": number})
+        if not nested_depth:
+            self.scheduler.accept(m.Event(number if wait else 0, hook, arguments))
+        else:
+            before = self.scheduler.waiting
+            self.scheduler.accept_nested(m.Nested(hook, arguments, nested_depth))
+            if self.scheduler.waiting == before:
+                self.nested_refused += 1
+                return
+        self.accepted[number] = accepted
+
+    def write(self, values: dict[str, Any], clear: bool) -> None:
+        number = len(self.accepted) + 1
+        self.accepted[number] = Accepted(number, "write", Plan("", concurrent=False))
+        self.scheduler.accept_write(m.Write(number, dump_assignments(values), clear))
+
+    def configure(self, ident: str) -> None:
+        number = len(self.accepted) + 1
+        self.accepted[number] = Accepted(number, "configure", Plan(ident, concurrent=False))
+        self.scheduler.accept_configure(m.Configure(number, ident, dump_arguments({"event": number})))
+
+    # -- processes ---------------------------------------------------------------------------------------
+
+    def bring_up(self, slot: Slot) -> None:
+        self.hosts[slot.number] = Host(Namespace(self.list_merge))
+        self.scheduler.slot_up(slot)
+
+    def lose(self, slot: Slot) -> None:
+        """End a process: what it wrote is read first, as from a pipe."""
+        host = self.hosts.pop(slot.number)
+        while host.outbox:
+            self._deliver(slot, host.outbox.popleft())
+        started = host.last_job
+        if host.running is not None:
+            started = host.running.job.job
+            host.running.lost, host.running.end = True, self._tick()
+        self.scheduler.slot_lost(slot, started, m.WORKER_LOST, "killed")
+
+    def give_up(self, slot: Slot) -> None:
+        self.scheduler.slot_gone(slot, "restarted too often")
+
+    def pump(self) -> None:
+        """Send what the scheduler wants sent."""
+        for slot, job in self.scheduler.next_jobs():
+            assert slot.up
+            self.hosts[slot.number].inbox.append(job)
+        self._check_budget()
+        for message in self.scheduler.messages:
+            if isinstance(message, m.Outcome):
+                self.accepted[message.token].outcomes.append(message)
+            else:
+                self.squashed.append(message)
+        self.scheduler.messages.clear()
+
+    def _check_budget(self) -> None:
+        for slot in self.scheduler.slots.values():
+            estimates = [task.estimate for task in slot.outstanding.values()]
+            if len(estimates) > 1:
+                known = [seconds for seconds in estimates if seconds is not None]
+                assert len(known) == len(estimates), "work was queued behind or before unmeasured work"
+                assert sum(known) <= BUDGET + 1e-9
+                assert len(estimates) <= MOST_JOBS
+
+    def start(self, slot: Slot) -> None:
+        host = self.hosts[slot.number]
+        job = host.inbox.popleft()
+        event = load_names(job.arguments)["event"]
+        execution = Execution(event, job, self._tick(), [], ())
+        self._check_place(slot, job)
+        self._apply(host.replica, job.delta)
+        if job.kind == m.CALL_CONFIGURE:
+            self.configured.append((event, slot.number))
+            execution.results = (((b"", b"", None, 0.0001),),)
+        else:
+            execution.results = self._run(host, job, execution)
+        host.running = execution
+        self.executions.append(execution)
+
+    def _check_place(self, slot: Slot, job: m.Job) -> None:
+        for id_ in (id_ for stage in job.stages for id_ in stage):
+            home = self.functions[id_].home
+            fits = home == slot.number or (home == ANY and slot.shared)
+            assert fits, f"{id_} does not live in {slot.number}"
+
+    def is_busy(self, slot: Slot) -> bool:
+        host = self.hosts[slot.number]
+        return bool(host.running or host.inbox)
+
+    def ensure_running(self, slot: Slot) -> None:
+        if self.hosts[slot.number].running is None:
+            self.start(slot)
+
+    def finish(self, slot: Slot) -> None:
+        host = self.hosts[slot.number]
+        assert host.running is not None
+        host.running.end = self._tick()
+        host.last_job = host.running.job.job
+        host.outbox.append(host.running)
+        host.running = None
+
+    def deliver(self, slot: Slot, twice: bool = False) -> None:
+        execution = self.hosts[slot.number].outbox.popleft()
+        self._deliver(slot, execution)
+        if twice:
+            self.scheduler.done(slot, execution.job.job, execution.results)
+
+    def _deliver(self, slot: Slot, execution: Execution) -> None:
+        for call in execution.calls:
+            call.delivered = True
+        self.scheduler.done(slot, execution.job.job, execution.results)
+
+    def _tick(self) -> int:
+        self.clock += 1
+        return self.clock
+
+    # -- a host ------------------------------------------------------------------------------------------
+
+    def _apply(self, replica: Namespace, delta: Any) -> None:
+        if delta is None:
+            return
+        whole, content = delta
+        if whole:
+            replica.replace(content)
+            return
+        for entry in content:
+            for update in merged_updates(entry):
+                replica.commit(update)
+
+    def _run(self, host: Host, job: m.Job, execution: Execution) -> tuple[tuple[tuple[Any, ...], ...], ...]:
+        overlay = merged_updates(job.overlay)
+        all_results = []
+        for ids in job.stages:
+            calls = []
+            for id_ in ids:
+                calls.append(self._call(host, job, self.functions[id_], overlay, execution.event))
+                if calls[-1].failed and not self.threaded and not job.squash:
+                    break
+            execution.calls += calls
+            all_results.append(tuple(_result(call) for call in calls))
+            if any(call.failed for call in calls) and not job.squash:
+                break
+            group = tuple(call.updates for call in calls if call.updates and not call.failed)
+            if group and job.commit:
+                host.replica.commit(collect(map(load_names, group)))
+            elif group:
+                overlay = [*overlay, collect(map(load_names, group))]
+        return tuple(all_results)
+
+    def _call(self, host: Host, job: m.Job, function: Function, overlay: list[Any], event: int) -> Call:
+        plan = self.accepted[event].plan
+        stage = next((n for n, stage in enumerate(plan.stages) if function in stage), -1)
+        seen = {name: self._read(host, job, overlay, name) for name in function.reads}
+        seen = {name: value for name, value in seen.items() if value is not _MISSING}
+        failed = self.rng.random() < 0.12
+        updates = b"" if failed or self.rng.random() < 0.3 else dump_updates(self._updates(event, function))
+        quick = crc32(function.id.encode()) % 4
+        seconds = 0.00005 if quick else self.rng.choice((0.0002, 0.002, 0.02))
+        return Call(event, function, stage, seen, updates, failed, seconds)
+
+    def _updates(self, event: int, function: Function) -> dict[str, Any]:
+        mark = f"{event}:{function.id}:{self._tick()}"
+        every = {
+            "list": [mark],
+            "tree": {"branch": {mark: 1}, "leaves": [mark], str(event % 2): event},
+            "last": self.rng.choice((mark, {"is": mark}, [mark])),
+        }
+        return {name: every[name] for name in self.rng.sample(GLOBALS, self.rng.randint(1, 3))}
+
+    def _read(self, host: Host, job: m.Job, overlay: list[Any], name: str) -> Any:
+        if job.pinned is not None:
+            chain = job.pinned.get(name)
+        else:
+            chain = host.replica.chain(name) if name in host.replica else None
+        for update in overlay:
+            if name in update:
+                chain = extend_chain(chain, update[name], self.list_merge)
+        return _MISSING if chain is None else load_chain(chain, self.list_merge)
+
+
+_MISSING = object()
+
+
+def _result(call: Call) -> tuple[Any, ...]:
+    failure = (call.function.label, "hook", "ValueError", "boom", "", b"") if call.failed else None
+    return tuple(m.Result(b"", b"" if call.failed else call.updates, failure, call.seconds))

@@ -1,0 +1,214 @@
+"""Starting, stopping, and leaving nothing behind; no ceremony in how a program uses the engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from engine_plugins import Adder, Tally
+from waiting import wait_for
+
+from rigger_mp import Rigger
+from rigger_mp.errors import NotRunningError
+
+CONFIG: dict[str, Any] = {"workers": 2, "plugins": {"adder": {"enabled": True, "plugin": "adder"}}}
+
+EXAMPLE = """
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Adder(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("add", self.add)
+    def add(self, a, b):
+        return {"sum": a + b}, {"last": a + b}
+
+config = {"workers": 2, "plugins": {"adder": {"enabled": True, "plugin": "adder"}}}
+with Rigger(config, plugins={"adder": Adder}) as rigger:
+    print(rigger.fire_hook("add", a=1, b=2)["sum"])
+    future = rigger.submit("add", a=3, b=4)
+    print(future.result()["sum"], rigger.global_data["last"])
+
+"""
+
+
+def open_descriptors() -> int:
+    return psutil.Process().num_fds()
+
+
+def shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def run(arguments: list[str], stdin: str = "", **options: Any) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_fifty_starts_and_stops_leave_nothing_behind() -> None:
+    with Rigger(CONFIG, plugins={"adder": Adder}) as rigger:  # what is imported once is not a leak
+        rigger.fire_hook("add", a=1, b=2)
+        assert rigger.global_data["last"] == 3
+    descriptors, segments = open_descriptors(), shared_memory()
+    for number in range(50):
+        with Rigger(CONFIG, plugins={"adder": Adder}) as rigger:
+            if number % 2:
+                assert rigger.fire_hook("add", a=number, b=1)["sum"] == number + 1
+                assert rigger.global_data["last"] == number + 1
+    assert psutil.Process().children(recursive=True) == []
+    assert open_descriptors() <= descriptors
+    assert shared_memory() <= segments
+
+
+def test_stop_right_after_start_and_twice() -> None:
+    rigger = Rigger(CONFIG, plugins={"adder": Adder}).start()
+    rigger.stop()
+    rigger.stop()
+    with pytest.raises(NotRunningError, match="stop"):
+        rigger.fire_hook("add", a=1, b=2)
+
+
+def test_firing_before_the_start_says_what_to_do() -> None:
+    rigger = Rigger(CONFIG, plugins={"adder": Adder})
+    with pytest.raises(NotRunningError, match=r"with Rigger"):
+        rigger.fire_hook("add", a=1, b=2)
+
+
+def test_results_and_globals_can_be_read_after_the_end() -> None:
+    with Rigger(CONFIG, plugins={"adder": Adder}) as rigger:
+        first = rigger.fire_hook("add", a=1, b=2)
+        rigger.fire_hook("add", a=10, b=20)
+    assert (first["sum"], first["last"], rigger.global_data["last"]) == (3, 3, 30)
+
+
+def test_leaving_the_with_block_finishes_what_was_fired() -> None:
+    with Rigger(CONFIG, plugins={"adder": Adder}) as rigger:
+        futures = [rigger.submit("add", a=number, b=0) for number in range(500)]
+    assert all(future.done() for future in futures)
+    assert [future.result()["sum"] for future in futures] == list(range(500))
+
+
+def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(EXAMPLE)
+    assert run([str(script)]) == "3\n7 7\n"
+
+
+def test_a_program_on_standard_input() -> None:
+    assert run(["-"], EXAMPLE) == "3\n7 7\n"
+
+
+def test_an_interactive_session() -> None:
+    assert run(["-i"], EXAMPLE) == "3\n7 7\n"
+
+
+def test_a_program_that_never_stops_its_engine_finishes_what_it_fired(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        from rigger_mp import Rigger, RiggerBasePlugin
+        import time
+
+        class Writer(RiggerBasePlugin):
+            def plugin_initialize(self):
+                self.register_plugin_hook("write", lambda text: open({str(out)!r}, "a").write(text) and None)
+
+        rigger = Rigger({{"plugins": {{"w": {{"plugin": "w"}}}}}}, plugins={{"w": Writer}}).start()
+        for number in range(20):
+            rigger.fire_hook("write", wait=False, text=str(number) + " ")
+        """)
+    )
+    run([str(script)])
+    assert out.read_text().split() == [str(number) for number in range(20)]
+
+
+def test_functions_classes_and_closures_of_main_travel(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import enum
+        from rigger_mp import Rigger, RiggerBasePlugin
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        class Point:
+            def __init__(self, x):
+                self.x = x
+
+        class Mover(RiggerBasePlugin):
+            stateless = True
+            def plugin_initialize(self):
+                self.register_plugin_hook("move", lambda point, by: ({"moved": Point(point.x + by)}, None))
+
+        def doubled(factor):
+            return lambda by: ({"by": by * factor, "colour": Colour.RED}, None)
+
+        with Rigger({"plugins": {"m": {"plugin": "m"}}}, plugins={"m": Mover}) as rigger:
+            rigger.register_hook_callback("move", "pre", doubled(2))
+            result = rigger.fire_hook("move", point=Point(1), by=3)
+            print(result["moved"].x, isinstance(result["moved"], Point), result["colour"] is Colour.RED)
+        """)
+    )
+    assert run([str(script)]) == "7 True True\n"
+
+
+def engine_processes(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("moment", ["busy", "idle"])
+def test_nothing_outlives_the_users_process(tmp_path: Path, moment: str) -> None:
+    ready = tmp_path / "ready"
+    script = tmp_path / "script.py"
+    body = "time.sleep(600)" if moment == "busy" else "pass"
+    script.write_text(
+        textwrap.dedent(f"""
+        import pathlib, time
+        from rigger_mp import Rigger, RiggerBasePlugin
+
+        class Sleeper(RiggerBasePlugin):
+            def plugin_initialize(self):
+                self.register_plugin_hook("sleep", self.sleep)
+            def sleep(self):
+                pathlib.Path({str(ready)!r}).touch()
+                {body}
+
+        rigger = Rigger({{"workers": 2, "plugins": {{"s": {{"plugin": "s"}}}}}}, plugins={{"s": Sleeper}}).start()
+        rigger.fire_hook("sleep", wait=False)
+        time.sleep(600)
+        """)
+    )
+    segments = shared_memory()
+    with subprocess.Popen([sys.executable, str(script)]) as process:
+        wait_for(ready.exists)
+        processes = engine_processes(process.pid)
+        assert len(processes) >= 4
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    gone, alive = psutil.wait_procs(processes, timeout=2)
+    assert alive == [], f"{len(gone)} processes ended, these did not"
+    assert shared_memory() <= segments
+
+
+def test_ten_thousand_nested_updates_from_concurrent_hooks_lose_nothing() -> None:
+    config = {"workers": 4, "plugins": {"tally": {"plugin": "tally"}}}
+    with Rigger(config, plugins={"tally": Tally}) as rigger:
+        for number in range(10_000):
+            rigger.fire_hook("tally", wait=False, number=number)
+    globals_ = rigger.global_data
+    assert sorted(globals_["seen"]) == list(range(10_000))
+    expected = {str(ten): {str(n): n for n in range(ten, 10_000, 10)} for ten in range(10)}
+    assert globals_["tally"] == {"by": expected}

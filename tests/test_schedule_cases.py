@@ -1,0 +1,321 @@
+"""The scheduler in situations that random driving reaches too rarely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rigger_mp.encoding import dump_arguments, dump_updates
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import ARCHIVE, Slot
+from rigger_mp.engine.commit_log import CommitLog
+from rigger_mp.engine.registry import ANY, Function, Registry
+from rigger_mp.engine.schedule import MOST_JOBS, Scheduler
+
+NOTHING = b""
+QUICK = 0.00001
+
+
+class Bench:
+    """A scheduler whose every function takes ``seconds``, and what it sent and said."""
+
+    def __init__(
+        self, *functions: tuple[str, str, int], ordered: tuple[str, ...] = (), **options: Any
+    ) -> None:
+        workers = options.pop("workers", 2)
+        retries = options.pop("max_retries", 0)
+        registry = Registry(dict.fromkeys(ordered, False), frozenset({workers}))
+        idents = list(dict.fromkeys(ident for _, ident, _ in functions))
+        for hook, ident, home in functions:
+            actor = "" if home == ANY else ident
+            function = Function(f"{ident}.{hook}", ident, ident, home, True, ("x",), actor, retries)
+            registry.bind_instance(idents, ident, {hook: function})
+        shared = [Slot(number) for number in range(workers)]
+        self.slots = [*shared, Slot(workers, shared=False), Slot(ARCHIVE, shared=False)]
+        self.scheduler = Scheduler(registry, CommitLog(), self.slots, **options)
+        self.registry = registry
+        for slot in self.slots:
+            self.scheduler.slot_up(slot)
+        self.sent: list[tuple[Slot, m.Job]] = []
+        self.tokens = 0
+
+    def fire(self, hook: str, times: int = 1) -> None:
+        for _ in range(times):
+            self.tokens += 1
+            self.scheduler.accept(m.Event(self.tokens, hook, dump_arguments({"n": self.tokens})))
+
+    def pump(self) -> list[tuple[Slot, m.Job]]:
+        jobs = self.scheduler.next_jobs()
+        self.sent += jobs
+        return jobs
+
+    def finish(self, seconds: float = QUICK, updates: bytes = NOTHING) -> None:
+        """Finish what was sent, and what that makes ready, until nothing is left."""
+        self.pump()
+        while self.sent:
+            slot, job = self.sent.pop(0)
+            results = tuple(tuple((NOTHING, updates, None, seconds) for _ in stage) for stage in job.stages)
+            self.scheduler.done(slot, job.job, results)
+            self.pump()
+
+    def measured(self, *hooks: str) -> Bench:
+        for hook in hooks:
+            self.fire(hook)
+            self.finish()
+        self.scheduler.messages.clear()
+        return self
+
+    def outcomes(self) -> list[tuple[int, int]]:
+        said = [message for message in self.scheduler.messages if isinstance(message, m.Outcome)]
+        self.scheduler.messages.clear()
+        return [(outcome.token, outcome.status) for outcome in said]
+
+
+def test_a_run_of_ordered_events_goes_out_at_once() -> None:
+    bench = Bench(("add", "free", ANY), ordered=("add",)).measured("add")
+    bench.fire("add", 50)
+    jobs = bench.pump()
+    assert len(jobs) == 50
+    assert len({slot.number for slot, _ in jobs}) == 1
+    assert all(job.commit for _, job in jobs)
+    bench.finish()
+    assert bench.outcomes() == [(token, m.OK) for token in range(2, 52)]
+
+
+def test_no_more_jobs_are_sent_ahead_than_the_limit() -> None:
+    bench = Bench(("add", "free", ANY), ordered=("add",), workers=1)
+    bench.fire("add")
+    bench.finish(seconds=0.0)
+    bench.fire("add", MOST_JOBS + 10)
+    assert len(bench.pump()) == MOST_JOBS
+    bench.finish(seconds=0.0)
+    assert bench.scheduler.idle
+
+
+def test_unmeasured_and_slow_work_is_sent_one_at_a_time() -> None:
+    bench = Bench(("add", "a", 0))
+    bench.fire("add", 3)
+    assert len(bench.pump()) == 1
+    bench.finish(seconds=1.0)
+    bench.fire("add", 3)
+    assert len(bench.pump()) == 1
+
+
+def test_an_event_in_a_run_is_not_fanned_out() -> None:
+    functions = (("two", "free", ANY), ("two", "other", ANY), ("one", "free", ANY))
+    bench = Bench(*functions, workers=3, ordered=("one", "two"))
+    bench.measured("one")
+    bench.fire("two")
+    bench.finish(seconds=0.0006)
+    bench.fire("one")
+    bench.fire("two")
+    jobs = bench.pump()
+    assert [job.stages for _, job in jobs] == [(("free.one",),), (("free.two", "other.two"),)]
+    assert len({slot.number for slot, _ in jobs}) == 1
+
+
+def test_alone_the_same_event_is_fanned_out() -> None:
+    bench = Bench(("two", "free", ANY), ("two", "other", ANY), workers=3, ordered=("two",))
+    bench.fire("two")
+    assert [job.stages for _, job in bench.pump()] == [(("free.two",),), (("other.two",),)]
+
+
+def test_an_ordered_event_without_functions_waits_for_those_before_it() -> None:
+    bench = Bench(("add", "free", ANY), ordered=("add", "nothing")).measured("add")
+    bench.fire("add")
+    bench.fire("nothing")
+    bench.pump()
+    assert bench.outcomes() == []
+    bench.finish(updates=dump_updates({"x": 1}))
+    said = [message for message in bench.scheduler.messages if isinstance(message, m.Outcome)]
+    assert [(outcome.token, outcome.version) for outcome in said] == [(2, 1), (3, 1)]
+
+
+def test_a_dedicated_worker_gets_nothing_that_may_run_elsewhere() -> None:
+    bench = Bench(("own", "dedicated", 2), ("add", "free", ANY), ordered=("own", "add"))
+    bench.measured("own", "add")
+    bench.fire("own")
+    bench.fire("add")
+    assert [(slot.number, job.hook) for slot, job in bench.pump()] == [(2, "own")]
+    bench.finish()
+    assert bench.outcomes() == [(3, m.OK), (4, m.OK)]
+
+
+def test_a_lost_run_loses_only_what_was_running() -> None:
+    bench = Bench(("add", "free", ANY), ordered=("add",)).measured("add")
+    bench.fire("add", 4)
+    (slot, first), *_ = bench.pump()
+    bench.scheduler.slot_lost(slot, first.job, m.WORKER_LOST, "killed")
+    bench.sent.clear()
+    bench.pump()
+    bench.scheduler.slot_up(slot)
+    bench.finish()
+    assert sorted(bench.outcomes()) == [(2, m.WORKER_LOST), (3, m.OK), (4, m.OK), (5, m.OK)]
+
+
+def test_a_run_moves_to_another_worker_when_its_own_is_given_up() -> None:
+    bench = Bench(("add", "free", ANY), ordered=("add",)).measured("add")
+    bench.fire("add", 4)
+    (slot, first), *_ = bench.pump()
+    bench.scheduler.slot_lost(slot, first.job, m.WORKER_LOST, "killed")
+    bench.sent.clear()
+    bench.scheduler.slot_gone(slot, "restarted too often")
+    bench.finish()
+    assert bench.outcomes() == [(2, m.WORKER_LOST), (3, m.OK), (4, m.OK), (5, m.OK)]
+
+
+@pytest.mark.parametrize("ordered", [(), ("add",)], ids=["concurrent", "ordered"])
+def test_max_retries_counts_the_losses_that_an_event_survives(ordered: tuple[str, ...]) -> None:
+    bench = Bench(("add", "a", 0), max_retries=2, ordered=ordered)
+    bench.fire("add")
+    for _ in range(3):
+        ((slot, job),) = bench.pump()
+        assert bench.outcomes() == []
+        bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+        bench.scheduler.slot_up(slot)
+    assert bench.outcomes() == [(1, m.WORKER_LOST)]
+    assert bench.pump() == []
+    assert bench.scheduler.idle
+
+
+def test_configure_is_not_sent_again_to_who_replays_it() -> None:
+    bench = Bench(("add", "a", 0), copies={"a": (0, 1)})
+    bench.scheduler.accept_configure(m.Configure(7, "a", NOTHING))
+    jobs = bench.pump()
+    assert [(slot.number, job.kind) for slot, job in jobs] == [(0, m.CALL_CONFIGURE), (1, m.CALL_CONFIGURE)]
+    slot, job = jobs[0]
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    bench.scheduler.slot_lost(jobs[1][0], 0, m.WORKER_LOST, "killed")
+    bench.scheduler.slot_up(jobs[1][0])
+    assert bench.outcomes() == [(7, m.OK)]
+    assert bench.pump() == []
+
+
+def test_a_failed_configure_fails_once() -> None:
+    bench = Bench(("add", "a", 0), copies={"a": (0, 1)})
+    bench.scheduler.accept_configure(m.Configure(7, "a", NOTHING))
+    failure = ("a.configure", "configure", "ValueError", "no", "", b"")
+    for slot, job in bench.pump():
+        bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, failure, QUICK),),))
+    (outcome,) = bench.scheduler.messages
+    assert (outcome.status, outcome.failures) == (m.FAILED, (failure,))
+
+
+def test_what_a_dead_worker_had_done_is_not_done_again() -> None:
+    bench = Bench(("add", "a", 0))
+    bench.fire("add")
+    ((slot, job),) = bench.pump()
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    assert bench.outcomes() == [(1, m.OK)]
+    assert bench.pump() == []
+
+
+def test_time_limits_end_their_event_by_name() -> None:
+    bench = Bench(("add", "a", 0))
+    bench.fire("add")
+    ((slot, job),) = bench.pump()
+    bench.scheduler.slot_lost(slot, job.job, m.TIME_LIMIT, "took too long")
+    assert bench.outcomes() == [(1, m.TIME_LIMIT)]
+
+
+def test_thousands_of_turns_may_fail_at_once() -> None:
+    bench = Bench(("add", "a", 0), ("add", "b", 1), ("quick", "free", ANY), workers=3)
+    callback = Function("first", "first", "", ANY, True)
+    bench.registry.bind_callback("add", "pre", "first", callback)
+    bench.fire("add", 3000)
+    slowest, *_ = bench.pump()
+    bench.sent.remove(slowest)
+    bench.finish()  # all but the first event, whose turn the others await
+    assert bench.outcomes() == []
+    slot = bench.slots[0]
+    assert slowest[0] is slot
+    bench.scheduler.slot_lost(slot, slowest[1].job, m.WORKER_LOST, "killed")
+    bench.scheduler.slot_gone(slot, "restarted too often")
+    bench.finish()
+    assert sorted(bench.outcomes()) == [(token, m.WORKER_LOST) for token in range(1, 3001)]
+    assert bench.scheduler.idle
+
+
+def test_no_work_at_all_is_left_for_any_worker() -> None:
+    bench = Bench(("add", "free", ANY), workers=1)
+    bench.fire("add", 3)
+    ((slot, job),) = bench.pump()
+    bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+    bench.scheduler.slot_gone(slot, "restarted too often")
+    bench.fire("add")
+    bench.sent.clear()
+    assert bench.pump() == []
+    assert sorted(bench.outcomes()) == [(token, m.WORKER_LOST) for token in range(1, 5)]
+
+
+# -- nested events ---------------------------------------------------------------------------------------
+
+
+def test_only_nested_events_count_against_the_nested_queue() -> None:
+    bench = Bench(("add", "a", 0), queue_size=2)
+    for _ in range(5):
+        bench.scheduler.accept(m.Event(0, "add", dump_arguments({})))
+    bench.finish()
+    for _ in range(4):
+        bench.scheduler.accept_nested(m.Nested("add", dump_arguments({}), 1))
+    refused = [message.failures[0][2] for message in bench.scheduler.messages]
+    assert refused == ["QueueFull"] * 2
+    bench.finish()
+    counters = bench.scheduler.counters
+    assert (counters.accepted, counters.succeeded, counters.lost) == (9, 7, 2)
+
+
+def test_nesting_has_a_limit() -> None:
+    bench = Bench(("add", "a", 0), max_nesting=3)
+    for depth in (3, 4):
+        bench.scheduler.accept_nested(m.Nested("add", dump_arguments({}), depth))
+    (refusal,) = bench.scheduler.messages
+    assert refusal.failures[0][2] == "NestingLimitExceeded"
+    assert [job.depth for _, job in bench.pump()] == [3]
+
+
+# -- writes ----------------------------------------------------------------------------------------------
+
+
+def test_a_write_waits_for_the_events_before_it_and_holds_up_those_after() -> None:
+    bench = Bench(("add", "free", ANY))
+    bench.fire("add")
+    bench.scheduler.accept_write(m.Write(100, dump_updates({"x": 1}), False))
+    bench.fire("add")
+    assert [job.delta for _, job in bench.pump()] == [None]
+    assert bench.outcomes() == []
+    slot, job = bench.sent.pop()
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    assert [job.delta for _, job in bench.pump()] == [(False, (((dump_updates({"x": 1}),),),))]
+    assert bench.outcomes() == [(1, m.OK), (100, m.OK)]
+
+
+def test_a_run_ends_where_background_updates_wait() -> None:
+    bench = Bench(("bg", "keeper", ARCHIVE), ("add", "free", ANY), ordered=("add",)).measured("add", "bg")
+    bench.fire("bg")
+    ((archive, job),) = bench.pump()
+    bench.sent.clear()
+    bench.fire("add", 2)
+    assert len(bench.pump()) == 2
+    bench.scheduler.done(archive, job.job, (((NOTHING, dump_updates({"x": "bg"}), None, QUICK),),))
+    bench.fire("add")
+    assert bench.pump() == []
+    bench.finish()
+    assert bench.scheduler.idle
+    assert bench.scheduler.log.namespace.load("x") == "bg"
+
+
+def test_background_updates_wait_for_the_end_of_an_ordered_event() -> None:
+    bench = Bench(("bg", "keeper", ARCHIVE), ("add", "free", ANY), ordered=("add",))
+    bench.fire("bg")
+    ((archive, job),) = bench.pump()
+    bench.fire("add")
+    ((slot, ordered_job),) = bench.pump()
+    bench.scheduler.done(archive, job.job, (((NOTHING, dump_updates({"x": "bg"}), None, QUICK),),))
+    assert bench.scheduler.log.version == 0
+    bench.scheduler.done(slot, ordered_job.job, (((NOTHING, dump_updates({"x": "add"}), None, QUICK),),))
+    assert bench.scheduler.log.namespace.load("x") == "bg"
+    assert bench.scheduler.log.version == 2
