@@ -153,6 +153,8 @@ class Rigger:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
+            if settings.archive.get("spool"):
+                raise ConfigError("archive.spool: a durable archive is not available yet, expected it to be absent")
             base = self.config_file.parent if self.config_file is not None else None
             found = find_instances(self.config, self.plugins, base)
             self._report(found.problems, settings)

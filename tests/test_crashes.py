@@ -153,3 +153,20 @@ def test_a_plugin_that_kills_its_process_while_it_is_initialised_is_named_and_le
     with QuietRigger({"workers": 2, "plugins": instances}, plugins=plugins) as rigger:
         assert rigger.fire_hook("add", a=1, b=1)["sum"] == 2
     assert any("'suicidal'" in message and "status 9" in message for message in rigger.messages)
+
+
+@pytest.mark.parametrize("limit", [{"max_tasks_per_child": 5}, {"max_memory_per_child": 1}])
+def test_workers_are_replaced_between_jobs(limit: dict[str, int]) -> None:
+    with QuietRigger(config(**limit), plugins=PLUGINS) as rigger:
+        pids = {rigger.fire_hook("whoami")["pid"] for _ in range(60)}
+        futures = [rigger.submit("add", a=number, b=0) for number in range(200)]
+        assert [future.result()["sum"] for future in futures] == list(range(200))
+    assert len(pids) > 2
+    assert rigger.failures == []
+
+
+def test_an_event_whose_process_died_is_run_again_as_often_as_max_retries_says(tmp_path: Path) -> None:
+    with QuietRigger(config(max_retries=2), plugins=PLUGINS) as rigger:
+        with pytest.raises(WorkerLost):
+            rigger.fire_hook("vanish", log=str(tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == "vanish\n" * 3

@@ -53,6 +53,7 @@ class Boot:
     max_nesting: int
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
+    archive_retries: int = 0
     version: int = 0
     chains: dict[str, Chain] = field(default_factory=dict)
 
@@ -171,6 +172,8 @@ class Assembly:
         home = ARCHIVE if hosted.bg else self._placement.homes[hosted.ident]
         actor = "" if plan.stateless else f"{hosted.ident}@archive" if home == ARCHIVE else hosted.ident
         retries = plan.max_retries or self._boot.hook_retries.get(hosted.event, 0)
+        if home == ARCHIVE:
+            retries = retries or self._boot.archive_retries
         concurrent = plan.stateless or hosted.concurrent
         return Function(
             hosted.function_id, hosted.label, hosted.ident, home, concurrent, hosted.reads, actor, retries
@@ -193,7 +196,6 @@ class Assembly:
             case m.Write():
                 self.scheduler.accept_write(message)
             case m.Configure():
-                self._supervisor.remember_configure(message.ident, message.arguments)
                 self.scheduler.accept_configure(message)
 
     def _bind(self, bind: m.Bind) -> None:

@@ -38,7 +38,7 @@ def build_boot(
     chains = {name: (link,) for name, link in load_names(dump_assignments(initial_globals)).items()}
     return Boot(
         workers=settings.workers,
-        instances=tuple(_plan(spec) for spec in instances),
+        instances=tuple(_plan(spec, settings) for spec in instances),
         settings=pickle.dumps(_host_settings(settings, config)),
         limits=_limits(settings, instances),
         threaded=settings.threaded,
@@ -48,13 +48,15 @@ def build_boot(
         max_nesting=settings.max_nesting,
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
+        archive_retries=settings.archive.get("max_retries", 0),
         chains=chains,
     )
 
 
-def _plan(spec: InstanceSpec) -> InstancePlan:
+def _plan(spec: InstanceSpec, settings: Settings) -> InstancePlan:
+    retries = spec.max_retries or settings.max_retries
     return InstancePlan(
-        spec.ident, pickle.dumps(spec), spec.stateless, spec.background, spec.dedicated, spec.max_retries
+        spec.ident, pickle.dumps(spec), spec.stateless, spec.background, spec.dedicated, retries
     )
 
 
@@ -64,7 +66,12 @@ def _by_hook(settings: Settings, key: str) -> dict[str, Any]:
 
 def _host_settings(settings: Settings, config: bytes) -> HostSettings:
     return HostSettings(
-        config, settings.list_merge, settings.threaded, settings.time_limit, _by_hook(settings, "time_limit")
+        config,
+        settings.list_merge,
+        settings.threaded,
+        settings.time_limit,
+        _by_hook(settings, "time_limit"),
+        settings.max_memory_per_child,
     )
 
 

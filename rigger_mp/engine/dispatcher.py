@@ -26,7 +26,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.assembly import Assembly, Boot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
-from rigger_mp.engine.process import open_sentinel
+from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -120,6 +120,9 @@ class Dispatcher:
         batches: dict[int, list[m.Job]] = {}
         for slot, job in self._scheduler.next_jobs():
             batches.setdefault(slot.number, []).append(job)
+        for ident, call in self._scheduler.configured:
+            self._supervisor.remember_configure(ident, call)
+        self._scheduler.configured.clear()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
@@ -214,9 +217,11 @@ class Dispatcher:
 
     def _watch(self, seat: Seat) -> None:
         assert seat.process is not None
-        self._selector.register(seat.process.socket, READ, self._seat_handler(seat))
-        if seat.process.sentinel is not None:
-            self._selector.register(seat.process.sentinel, READ, lambda _mask: self._on_end(seat))
+        # One turn of the loop may tell twice of a process's end, by then with another in its seat.
+        process = seat.process
+        self._selector.register(process.socket, READ, lambda mask: self._on_seat(seat, process, mask))
+        if process.sentinel is not None:
+            self._selector.register(process.sentinel, READ, lambda _mask: self._on_end(seat, process))
 
     def _unwatch(self, seat: Seat) -> None:
         assert seat.process is not None
@@ -224,19 +229,16 @@ class Dispatcher:
             if fd is not None and self._selector.get_map().get(fd) is not None:
                 self._selector.unregister(fd)
 
-    def _seat_handler(self, seat: Seat) -> Any:
-        return lambda mask: self._on_seat(seat, mask)
-
-    def _on_seat(self, seat: Seat, mask: int) -> None:
-        if seat.writer is None or seat.reader is None:
-            return  # it was buried earlier in this turn
+    def _on_seat(self, seat: Seat, process: WorkerProcess, mask: int) -> None:
+        if seat.process is not process or seat.writer is None or seat.reader is None:
+            return
         if mask & WRITE:
             seat.writer.flush()
         if mask & READ:
             for payload in seat.reader.read():
                 self._take_from(seat, payload)
             if seat.reader.eof:
-                self._on_end(seat)
+                self._on_end(seat, process)
 
     def _take_from(self, seat: Seat, payload: bytes) -> None:
         for message in m.unpack(payload):
@@ -248,11 +250,13 @@ class Dispatcher:
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
+                case m.Worn():
+                    seat.worn = True
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
 
-    def _on_end(self, seat: Seat, status: int = m.WORKER_LOST, why: str = "") -> None:
-        if seat.process is None:
+    def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
+        if seat.process is not process:
             return
         if why:
             seat.process.kill_tree()
@@ -268,7 +272,7 @@ class Dispatcher:
         for seat in self._supervisor.overdue():
             assert seat.process is not None
             late = time.monotonic() - seat.process.journal.deadline
-            self._on_end(seat, m.TIME_LIMIT, f" for exceeding its time_limit ({late:.1f} s late)")
+            self._on_end(seat, seat.process, m.TIME_LIMIT, f" for exceeding its time_limit ({late:.1f} s late)")
 
 
 def dispatcher_main(parent: int, fds: dict[str, int]) -> None:

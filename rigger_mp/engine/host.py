@@ -35,7 +35,9 @@ class HostSettings:
         config: the configuration, pickled.
         list_merge: ``"extend"`` or ``"replace"``.
         threaded: false: a failure keeps the later functions of its stage from running.
+        time_limit: seconds a function may run, where nothing else is said.
         hook_limits: ``time_limit`` in seconds by hook.
+        max_memory: bytes the process may use before it is replaced.
     """
 
     config: bytes
@@ -43,6 +45,7 @@ class HostSettings:
     threaded: bool
     time_limit: float | None
     hook_limits: dict[str, float]
+    max_memory: int | None = None
 
 
 class Link:
@@ -139,6 +142,11 @@ class PluginHost:
         self._replica = Namespace()
         self._link = Link(send, b"")
         self._runner: Any = None
+
+    @property
+    def max_memory(self) -> int | None:
+        """Bytes that this process may use before it is replaced."""
+        return self._settings.max_memory
 
     # -- making instances --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
     user's process ── Event Write Bind Unbind Configure Option Inquire Stop ──▶ dispatcher
     user's process ◀─ Outcome Squashed Log Answer Ready Stopped ────────────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
-    dispatcher     ◀─ Hosted Done Nested Log ──────── worker, archive
+    dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
@@ -222,6 +222,12 @@ class Nested(NamedTuple):
     depth: int
 
 
+class Worn(NamedTuple):
+    """The process has grown beyond ``max_memory_per_child`` bytes."""
+
+    memory: int
+
+
 class HostedFunction(NamedTuple):
     """A function that an instance bound to an event."""
 
@@ -261,7 +267,7 @@ _CLASSES: dict[str, Any] = {
     for cls in (
         Event, Write, Bind, Unbind, Configure, Option, Inquire, Stop,
         Outcome, Squashed, Log, Answer, Ready, Stopped,
-        Job, Host, Load, Forget, Done, Nested, Hosted, Publish, Republish,
+        Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip
 

@@ -26,15 +26,13 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.counters import Counters
-from rigger_mp.engine.estimate import Estimates
+from rigger_mp.engine.losses import LOSS_NAMES, failures_of, loss_record
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
+from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
-BUDGET = 0.003
-"""Seconds of measured work that may be queued in one worker."""
-MOST_JOBS = 256
-FAN_OUT_GAIN = 0.0005
-"""Seconds that running a stage in parallel must save to be worth the extra messages."""
+Results = tuple[tuple[tuple[Any, ...], ...], ...]
+"""The fields of each :class:`~rigger_mp.engine.messages.Result` of a job, by stage."""
 
 
 class Scheduler:
@@ -49,6 +47,13 @@ class Scheduler:
         max_nesting: how deep hooks may fire hooks.
         queue_size: how many nested events may wait.
         copies: the slots that hold a copy of each instance.
+
+    Attributes:
+        counters: what has happened.
+        messages: for the user's process; whoever sends them clears it.
+        commits: for the Manager, likewise.
+        configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
+            the instance is made again; likewise.
     """
 
     def __init__(
@@ -65,7 +70,8 @@ class Scheduler:
     ) -> None:
         self.registry = registry
         self.log = log
-        self.slots = {slot.number: slot for slot in slots}
+        self.table = SlotTable(slots)
+        self.slots = self.table.slots
         self.threaded = threaded
         self.squash = squash
         self.max_nesting = max_nesting
@@ -74,11 +80,9 @@ class Scheduler:
         self.counters = Counters()
         self.messages: list[Any] = []
         self.commits: list[m.CommitEntry] = []
-        self.started: list[int] = []
-        self._estimates = Estimates()
+        self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
-        self._shared: deque[Task] = deque()
         self._deferred: list[m.CommitEntry] = []
         self._running = 0
         self._ordered_running = 0
@@ -116,7 +120,7 @@ class Scheduler:
         plan = Plan(call.ident, concurrent=False)
         self._accept(Activity(Kind.CONFIGURE, call.token, plan, call.arguments))
 
-    def done(self, slot: Slot, job: int, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+    def done(self, slot: Slot, job: int, results: Results) -> None:
         """Take the results of a job; a job that is done already is ignored."""
         task = slot.remove(job)
         if task is None:
@@ -145,28 +149,24 @@ class Scheduler:
         tasks = slot.clear()
         culprit = tasks.pop(started, None)
         for task in reversed(tasks.values()):
-            if task.activity.kind is Kind.CONFIGURE:
-                self._task_lost(slot, task, status, detail)
-            else:
-                self._requeue(slot, task)
+            self.table.put_back(slot, task)
         if culprit is not None:
             self._task_lost(slot, culprit, status, detail)
+        self._drop_configure(slot)
 
     def slot_gone(self, slot: Slot, detail: str) -> None:
         """Note that a slot will never be filled again: what needs it fails from now on."""
         slot.gone = detail
         stranded, slot.ready = slot.ready, deque()
         if slot.number == self._chain:
-            self._chain = self._least_loaded().number
+            self._chain = self.table.least_loaded().number
         for task in stranded:
             # What the chain alone kept here moves with it.
             if task.activity.ordered and task.activity.plan.fused_home == ANY and task.stages:
-                task.home = self._least_loaded().number
+                task.home = self.table.least_loaded().number
             self._make_ready(task)
-        if not any(other.shared and not other.gone for other in self.slots.values()):
-            stranded, self._shared = self._shared, deque()
-            for task in stranded:
-                self._fail_task(task, m.WORKER_LOST, detail)
+        for task in self.table.strand():
+            self._fail_task(task, m.WORKER_LOST, detail)
 
     # -- what goes out -----------------------------------------------------------------------------------
 
@@ -176,7 +176,8 @@ class Scheduler:
         while True:
             self._admit()
             before = len(jobs)
-            self._send_ready(jobs)
+            for slot, task in self.table.sendable():
+                jobs.append((slot, self._send(slot, task)))
             # A chain grows by what fits behind what was just sent.
             if len(jobs) == before or self._chain is None:
                 return jobs
@@ -202,7 +203,7 @@ class Scheduler:
     def _refuse(self, hook: str, type_name: str, detail: str) -> None:
         self.counters.accepted += 1
         self.counters.ended_lost(hook)
-        self.messages.append(m.Squashed(hook, (_loss_record(hook, type_name, detail),)))
+        self.messages.append(m.Squashed(hook, (loss_record(hook, type_name, detail),)))
 
     def _admit(self) -> None:
         while self._waiting and self._may_start(self._waiting[0]):
@@ -217,11 +218,11 @@ class Scheduler:
         if self._chain is None or self._deferred or activity.kind is not Kind.EVENT:
             return False
         plan, slot = activity.plan, self.slots[self._chain]
-        if not plan.stages or plan.background or slot.ready:
+        if not plan.stages or plan.background:
             return False
         if plan.fused_home != self._chain and not (plan.fused_home == ANY and slot.shared):
             return False
-        return slot.has_room(self._estimate(plan.stages), BUDGET, MOST_JOBS)
+        return self.table.has_room(slot, plan.stages)
 
     def _start(self, activity: Activity) -> None:
         self._running += 1
@@ -239,7 +240,7 @@ class Scheduler:
         event.fused = (event.ordered and self._chain is not None) or self._fuse(plan)
         if event.ordered:
             if self._chain is None and event.fused and not plan.background and plan.stages:
-                self._chain = plan.fused_home if plan.fused_home != ANY else self._least_loaded().number
+                self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
             event.tickets = self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
@@ -249,18 +250,7 @@ class Scheduler:
     def _fuse(self, plan: Plan) -> bool:
         if plan.fused_home is None:
             return False
-        if not self.threaded or plan.widest < 2:
-            return True
-        idle = sum(1 for slot in self.slots.values() if slot.shared and slot.up and not slot.outstanding)
-        return idle < 2 or not self._fan_out_pays(plan)
-
-    def _fan_out_pays(self, plan: Plan) -> bool:
-        for stage in plan.stages:
-            each = [self._estimate((part,)) for _, part in group_by_home(stage, threaded=True)]
-            known = [seconds for seconds in each if seconds is not None]
-            if len(each) > 1 and (len(known) < len(each) or sum(known) - max(known) > FAN_OUT_GAIN):
-                return True
-        return False
+        return not self.threaded or plan.widest < 2 or not self.table.fan_out_pays(plan)
 
     # -- steps of an event -------------------------------------------------------------------------------
 
@@ -291,12 +281,9 @@ class Scheduler:
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
         actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
-        return Task(activity, stages, home, actors, self._estimate(stages))
+        return Task(activity, stages, home, actors, self.table.estimate(stages))
 
-    def _estimate(self, stages: Iterable[Stage]) -> float | None:
-        return self._estimates.upper(function.id for stage in stages for function in stage)
-
-    def _task_done(self, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+    def _task_done(self, task: Task, results: Results) -> None:
         event = task.activity
         event.unfinished -= 1
         if event.fused:
@@ -306,7 +293,7 @@ class Scheduler:
         self._finish_fan_out(event)
 
     def _finish_fan_out(self, event: Activity) -> None:
-        if event.postponed and event.lost is None and (event.squash or not _failures(event.results.values())):
+        if event.postponed and event.lost is None and (event.squash or not failures_of(event.results.values())):
             self._turns.queue(event.postponed.popleft())
             return
         event.unfinished -= len(event.postponed)
@@ -319,9 +306,9 @@ class Scheduler:
         ids = event.plan.ids[event.step]
         self._finish_step(event, (tuple(event.results[id_] for id_ in ids if id_ in event.results),))
 
-    def _finish_step(self, event: Activity, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+    def _finish_step(self, event: Activity, results: Results) -> None:
         for stage in results:
-            failures = _failures(stage)
+            failures = failures_of(stage)
             if failures and not event.squash:
                 self._end(event, m.FAILED, failures)
                 return
@@ -367,7 +354,7 @@ class Scheduler:
                 m.Outcome(activity.token, status, activity.updates, failures, version, detail, hook)
             )
         elif status != m.OK:
-            records = failures or (_loss_record(hook, LOSS_NAMES[status], detail),)
+            records = failures or (loss_record(hook, LOSS_NAMES[status], detail),)
             self.messages.append(m.Squashed(hook, records))
 
     # -- commits -----------------------------------------------------------------------------------------
@@ -404,9 +391,9 @@ class Scheduler:
         actors = frozenset((function.actor,)) & event.tickets
         if actors:
             self._turns.transfer(event, child, actors)
-        return Task(child, stages, ARCHIVE, actors, self._estimate(stages))
+        return Task(child, stages, ARCHIVE, actors, self.table.estimate(stages))
 
-    def _background_done(self, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+    def _background_done(self, task: Task, results: Results) -> None:
         self._background -= 1
         (result,) = results[0]
         if result[2] is not None:
@@ -419,6 +406,7 @@ class Scheduler:
     # -- configure ---------------------------------------------------------------------------------------
 
     def _configure(self, call: Activity) -> None:
+        self.configured.append((call.plan.hook, call.arguments))
         slots = [self.slots[number] for number in self.copies.get(call.plan.hook, ())]
         alive = [slot for slot in slots if not slot.gone]
         call.unfinished = len(alive)
@@ -426,55 +414,25 @@ class Scheduler:
             slot.ready.append(Task(call, (), slot.number))
         self._finish_configure(call)
 
+    def _drop_configure(self, slot: Slot) -> None:
+        """Count calls as done that a new process gets anyway, because it replays all of them."""
+        for task in [task for task in slot.ready if task.activity.kind is Kind.CONFIGURE]:
+            slot.ready.remove(task)
+            task.activity.unfinished -= 1
+            self._finish_configure(task.activity)
+
     def _finish_configure(self, call: Activity) -> None:
         if call.unfinished:
             return
-        failures = _failures(call.results.values())
+        failures = failures_of(call.results.values())
         self._end(call, m.FAILED if failures else m.OK, failures[:1])
 
     # -- sending -----------------------------------------------------------------------------------------
 
     def _make_ready(self, task: Task) -> None:
-        if task.home == ANY:
-            if any(slot.shared and not slot.gone for slot in self.slots.values()):
-                self._shared.append(task)
-                return
-            slot = self._least_loaded()
-        else:
-            slot = self.slots[task.home]
-        if slot.gone:
-            self._fail_task(task, m.WORKER_LOST, slot.gone)
-        else:
-            slot.ready.append(task)
-
-    def _send_ready(self, jobs: list[tuple[Slot, m.Job]]) -> None:
-        for slot in self.slots.values():
-            while slot.ready and slot.has_room(self._measured(slot.ready[0]), BUDGET, MOST_JOBS):
-                jobs.append((slot, self._send(slot, slot.ready.popleft())))
-        while self._shared:
-            found = self._slot_with_room(self._measured(self._shared[0]))
-            if found is None:
-                return
-            jobs.append((found, self._send(found, self._shared.popleft())))
-
-    def _measured(self, task: Task) -> float | None:
-        if task.estimate is None:
-            task.estimate = self._estimate(task.stages)
-        return task.estimate
-
-    def _slot_with_room(self, estimate: float | None) -> Slot | None:
-        best: Slot | None = None
-        for slot in self.slots.values():
-            if slot.shared and slot.has_room(estimate, BUDGET, MOST_JOBS):
-                if not slot.outstanding:
-                    return slot
-                if best is None or slot.load < best.load:
-                    best = slot
-        return best
-
-    def _least_loaded(self) -> Slot:
-        shared = [slot for slot in self.slots.values() if slot.shared]
-        return min(shared, key=lambda slot: (bool(slot.gone), not slot.up, len(slot.outstanding)))
+        gone = self.table.put(task)
+        if gone:
+            self._fail_task(task, m.WORKER_LOST, gone)
 
     def _send(self, slot: Slot, task: Task) -> m.Job:
         self._job += 1
@@ -483,8 +441,6 @@ class Scheduler:
         delta = None if activity.pinned is not None else self._delta(slot, activity, in_chain)
         slot.add(self._job, task)
         activity.replica = slot if in_chain else None
-        if activity.token:
-            self.started.append(activity.token)
         kind = m.CALL_CONFIGURE if activity.kind is Kind.CONFIGURE else m.CALL_EVENT
         plan = activity.plan
         stages = plan.ids if task.stages is plan.stages else task.ids
@@ -504,12 +460,6 @@ class Scheduler:
 
     # -- losses ------------------------------------------------------------------------------------------
 
-    def _requeue(self, slot: Slot, task: Task) -> None:
-        if task.home == ANY:
-            self._shared.appendleft(task)
-        else:
-            slot.ready.appendleft(task)
-
     def _task_lost(self, slot: Slot, task: Task, status: int, detail: str) -> None:
         activity = task.activity
         if activity.kind is Kind.CONFIGURE:
@@ -517,7 +467,7 @@ class Scheduler:
             self._finish_configure(activity)
         elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
             activity.retries += 1
-            self._requeue(slot, task)
+            self.table.put_back(slot, task)
         else:
             self._fail_task(task, status, detail)
 
@@ -526,7 +476,7 @@ class Scheduler:
         if activity.kind is Kind.BACKGROUND:
             self._background -= 1
             labels = ", ".join(function.label for stage in task.stages for function in stage)
-            record = _loss_record(labels, LOSS_NAMES[status], detail, stage="background")
+            record = loss_record(labels, LOSS_NAMES[status], detail, stage="background")
             self.messages.append(m.Squashed(activity.plan.hook, (record,)))
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1
@@ -538,25 +488,10 @@ class Scheduler:
 
     # -- counting ----------------------------------------------------------------------------------------
 
-    def _record(self, slot: Slot, task: Task, results: tuple[tuple[tuple[Any, ...], ...], ...]) -> None:
+    def _record(self, slot: Slot, task: Task, results: Results) -> None:
         for stage, stage_results in zip(task.stages, results, strict=False):
             for function, result in zip(stage, stage_results, strict=False):
                 seconds = result[3]
                 slot.busy += seconds
-                self._estimates.record(function.id, seconds)
+                self.table.estimates.record(function.id, seconds)
                 self.counters.called(function, task.activity.plan.hook, seconds, result[2] is not None)
-
-
-LOSS_NAMES = {
-    m.WORKER_LOST: "WorkerLost",
-    m.TIME_LIMIT: "TimeLimitExceeded",
-    m.ENGINE_LOST: "EngineLost",
-}
-
-
-def _failures(results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return tuple(result[2] for result in results if result[2] is not None)
-
-
-def _loss_record(function: str, type_name: str, detail: str, stage: str = "hook") -> tuple[Any, ...]:
-    return tuple(m.FailureRecord(function, stage, type_name, detail, "", b""))

@@ -35,6 +35,7 @@ class Seat:
         instances: ``(ident, setup)`` of the instances that live here.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
+        worn: the present process has used enough memory.
         retiring: the present process is being ended, because it has run enough jobs.
         jobs: how many jobs the present process has done; ``past_jobs``: those before it.
         restarts: how often a process of this seat was replaced.
@@ -49,6 +50,7 @@ class Seat:
     reader: FrameReader | None = None
     writer: FrameWriter | None = None
     hosted: bool = False
+    worn: bool = False
     retiring: bool = False
     jobs: int = 0
     restarts: int = 0
@@ -103,7 +105,7 @@ class Supervisor:
         seat.process = WorkerProcess(seat.name, worker_main)
         seat.reader = FrameReader(seat.process.socket.fileno())
         seat.writer = FrameWriter(seat.process.socket.fileno())
-        seat.hosted = seat.retiring = False
+        seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
         self._watch(seat)
         instances = tuple(
@@ -180,12 +182,10 @@ class Supervisor:
         return LIMIT_CHECK if busy else None
 
     def retire_worn(self) -> None:
-        """End, between two jobs, processes that have run ``max_tasks_per_child`` of them."""
+        """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
         most = self._limits.max_tasks_per_child
-        if most is None:
-            return
         for seat in self.seats.values():
-            if seat.hosted and seat.jobs >= most:
+            if seat.hosted and (seat.worn or (most is not None and seat.jobs >= most)):
                 seat.slot.up = False
                 if not seat.slot.outstanding and not seat.retiring and seat.process is not None:
                     seat.retiring = True

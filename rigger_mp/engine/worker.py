@@ -41,6 +41,7 @@ class Worker:
         self._journal = journal
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
+        self._worn = False
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
@@ -49,6 +50,7 @@ class Worker:
                 for message in m.unpack(payload):
                     self._handle(message)
             self._flush()
+            self._watch_memory()
 
     def _handle(self, message: Any) -> None:
         match message:
@@ -80,9 +82,25 @@ class Worker:
         self._flush()
         write_all(self._fd, frame(m.pack((message,))))
 
+    def _watch_memory(self) -> None:
+        most = self._host.max_memory
+        if most is not None and not self._worn:
+            memory = resident_memory()
+            if memory > most:
+                self._worn = True
+                self._send_now(m.Worn(memory))
+
     def _flush(self) -> None:
         self._journal.flush(self._fd)
         self._flushed = time.perf_counter()
+
+
+def resident_memory() -> int:
+    """Return the bytes of memory that this process has in use."""
+    import psutil  # noqa: PLC0415 - only where memory is limited
+
+    memory: int = psutil.Process().memory_info().rss
+    return memory
 
 
 def worker_main(fd: int, journal: Journal) -> None:

@@ -1,0 +1,110 @@
+"""The slots and what waits for them: which task goes to which process, and how much at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
+from rigger_mp.engine.estimate import Estimates
+from rigger_mp.engine.registry import Plan, Stage
+
+BUDGET = 0.003
+"""Seconds of measured work that may be queued in one worker."""
+MOST_JOBS = 256
+FAN_OUT_GAIN = 0.0005
+"""Seconds that running a stage in parallel must save to be worth the extra messages."""
+
+
+class SlotTable:
+    """All slots, the tasks that any worker may run, and the measurements that decide.
+
+    Attributes:
+        slots: by number.
+        estimates: how long functions take.
+    """
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self.slots = {slot.number: slot for slot in slots}
+        self.estimates = Estimates()
+        self._shared: deque[Task] = deque()
+
+    def estimate(self, stages: Iterable[Stage]) -> float | None:
+        """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
+        return self.estimates.upper(function.id for stage in stages for function in stage)
+
+    def has_room(self, slot: Slot, stages: Iterable[Stage]) -> bool:
+        """Tell whether functions may be sent to a slot now, behind what is there."""
+        return not slot.ready and slot.has_room(self.estimate(stages), BUDGET, MOST_JOBS)
+
+    def put(self, task: Task) -> str:
+        """Queue a task; return why it can never run, or ``""``."""
+        if task.home == ANY:
+            if self._any_shared():
+                self._shared.append(task)
+                return ""
+            return self.least_loaded().gone
+        slot = self.slots[task.home]
+        if not slot.gone:
+            slot.ready.append(task)
+        return slot.gone
+
+    def put_back(self, slot: Slot, task: Task) -> None:
+        """Queue a task again that was sent to a slot, before all others."""
+        if task.home == ANY:
+            self._shared.appendleft(task)
+        else:
+            slot.ready.appendleft(task)
+
+    def sendable(self) -> Iterator[tuple[Slot, Task]]:
+        """Take tasks out for which there is room; each must be added to its slot before the next is asked for."""
+        for slot in self.slots.values():
+            while slot.ready and slot.has_room(self._measured(slot.ready[0]), BUDGET, MOST_JOBS):
+                yield slot, slot.ready.popleft()
+        while self._shared:
+            found = self._slot_with_room(self._measured(self._shared[0]))
+            if found is None:
+                return
+            yield found, self._shared.popleft()
+
+    def strand(self) -> list[Task]:
+        """Take out the tasks that any worker might have run, if there is none left."""
+        if self._any_shared():
+            return []
+        stranded, self._shared = self._shared, deque()
+        return list(stranded)
+
+    def least_loaded(self) -> Slot:
+        """Return the shared slot with the least to do; one that can run something, if any can."""
+        shared = [slot for slot in self.slots.values() if slot.shared]
+        return min(shared, key=lambda slot: (bool(slot.gone), not slot.up, len(slot.outstanding)))
+
+    def fan_out_pays(self, plan: Plan) -> bool:
+        """Tell whether idle workers would make a stage of a plan faster by more than messages cost."""
+        idle = sum(1 for slot in self.slots.values() if slot.shared and slot.up and not slot.outstanding)
+        if idle < 2:
+            return False
+        for stage in plan.stages:
+            each = [self.estimate((part,)) for _, part in group_by_home(stage, threaded=True)]
+            known = [seconds for seconds in each if seconds is not None]
+            if len(each) > 1 and (len(known) < len(each) or sum(known) - max(known) > FAN_OUT_GAIN):
+                return True
+        return False
+
+    def _any_shared(self) -> bool:
+        return any(slot.shared and not slot.gone for slot in self.slots.values())
+
+    def _measured(self, task: Task) -> float | None:
+        if task.estimate is None:
+            task.estimate = self.estimate(task.stages)
+        return task.estimate
+
+    def _slot_with_room(self, estimate: float | None) -> Slot | None:
+        best: Slot | None = None
+        for slot in self.slots.values():
+            if slot.shared and slot.has_room(estimate, BUDGET, MOST_JOBS):
+                if not slot.outstanding:
+                    return slot
+                if best is None or slot.load < best.load:
+                    best = slot
+        return best
