@@ -25,6 +25,7 @@ class HookResult(Mapping[str, Any]):
     def __init__(
         self,
         hook: str,
+        *,
         arguments: bytes,
         updates: tuple[Group, ...],
         config: Encoded,

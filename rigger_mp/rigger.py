@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from rigger_mp.config import Settings, check_mapping, read_yaml
 from rigger_mp.discovery import find_instances
-from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value, encode_argument
+from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
@@ -56,7 +56,9 @@ class Rigger:
     """
 
     def __init__(
-        self, config: str | os.PathLike[str] | Mapping[str, Any] | None = None, plugins: Mapping[str, type] | None = None
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        plugins: Mapping[str, type] | None = None,
     ) -> None:
         self.config: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
         self.config_file = None if config is None or isinstance(config, Mapping) else Path(config)
@@ -99,22 +101,34 @@ class Rigger:
         return self
 
     def stop(self, graceful_timeout: float | None = None) -> None:
-        """Accept no more events, finish those accepted, and end every process; a second call does nothing.
+        """Accept no more events, finish those accepted, and end every process; once that is done, do nothing.
 
         Args:
             graceful_timeout: seconds to finish in; then everything is killed and what was not finished
                 ends in ``EngineLost``. Default: the configuration's.
         """
-        with self._lifecycle:
-            engine = self._engine
-            if engine is None or engine.stopped:
-                return
-            if graceful_timeout is None:
-                graceful_timeout = self._current_settings().graceful_timeout
-            engine.refuse_on_results_thread("stop()")
-            self._stop_listening(graceful_timeout)
-            atexit.unregister(self._stop_at_exit)
-            engine.stop(graceful_timeout)
+        engine = self._engine
+        if engine is None or engine.stopped:
+            return
+        if graceful_timeout is None:
+            graceful_timeout = self._current_settings().graceful_timeout
+        engine.refuse_on_results_thread("stop()")
+        self._stop_listening(graceful_timeout)
+        engine.stop(graceful_timeout)
+        atexit.unregister(self._stop_at_exit)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing that was fired is unfinished, nested and background hooks included.
+
+        Args:
+            timeout: seconds to wait, ``None`` for ever.
+
+        Raises:
+            TimeoutError: something had not ended by then.
+        """
+        engine = self._running()
+        engine.refuse_on_results_thread("drain()")
+        engine.request(m.Drain, "drain").result(timeout)
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -163,13 +177,15 @@ class Rigger:
 
     def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
         config = self._encoded_config()
-        boot = build_boot(settings, instances, config, self.squash_exceptions, self._initial_globals)
+        boot = build_boot(settings, instances, config, self.squash_exceptions)
         listener = Listener(self._on_failure, self.log_message)
-        self._engine = Engine(boot, encode_argument(dict(self.config)), listener)
+        self._engine = Engine(boot, ("M", (config,)), listener)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
             self._report(self._engine.problems, settings)
+            if self._initial_globals:
+                self._write(dump_assignments(self._initial_globals), True)
             for (hook, stage), callbacks in self._callbacks.items():
                 for name, callback in callbacks.items():
                     self._bind(hook, stage, name, callback)
@@ -370,13 +386,14 @@ class Rigger:
             The name.
 
         Raises:
-            ValueError: ``ctype`` is neither, or ``callback`` cannot be called.
+            ValueError: ``ctype`` is neither, or Python cannot tell what ``callback`` takes.
+            TypeError: ``callback`` cannot be called.
             EncodingError: the callback cannot be pickled.
         """
         if ctype not in STAGES:
             raise ValueError(f"ctype must be 'pre' or 'post', not {ctype!r}")
         if not callable(callback):
-            raise ValueError(f"callback of hook {hook_name!r}: expected something callable, got {callback!r}")
+            raise TypeError(f"callback of hook {hook_name!r}: expected something callable, got {callback!r}")
         inspect.signature(callback)
         name = name or f"callback-{next(self._callback_names)}"
         key = (hook_name, ctype, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import groupby
 from typing import Any
 
 from rigger_mp.engine.messages import Group
@@ -162,11 +163,16 @@ class Slot:
 
 
 def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
-    """Split a stage into what goes to one process each; what any worker may run is split singly."""
+    """Split a stage into what goes to one process each.
+
+    Threaded, what any worker may run is split singly. Not threaded, the order of the stage is kept.
+    """
+    if not threaded:
+        return [(home, tuple(functions)) for home, functions in groupby(stage, key=lambda function: function.home)]
     groups: dict[object, list[Function]] = {}
     for number, function in enumerate(stage):
-        alone = function.home == ANY and threaded
-        groups.setdefault(("any", number) if alone else function.home, []).append(function)
+        key = ("any", number) if function.home == ANY else function.home
+        groups.setdefault(key, []).append(function)
     return [(functions[0].home, tuple(functions)) for functions in groups.values()]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rigger_mp.config import Settings
-from rigger_mp.encoding import dump_assignments, load_names
 from rigger_mp.engine.assembly import Boot, InstancePlan
 from rigger_mp.engine.callables import describe_callable
 from rigger_mp.engine.host import HostSettings
@@ -20,7 +19,6 @@ def build_boot(
     instances: Iterable[InstanceSpec],
     config: bytes,
     squash: bool,
-    initial_globals: Mapping[str, Any],
 ) -> Boot:
     """Return everything that a dispatcher needs to start.
 
@@ -29,13 +27,8 @@ def build_boot(
         instances: the enabled instances.
         config: the configuration, pickled.
         squash: whether failures are squashed.
-        initial_globals: the global namespace to begin with.
-
-    Raises:
-        EncodingError: a global cannot be pickled.
     """
     instances = tuple(instances)
-    chains = {name: (link,) for name, link in load_names(dump_assignments(initial_globals)).items()}
     return Boot(
         workers=settings.workers,
         instances=tuple(_plan(spec, settings) for spec in instances),
@@ -49,7 +42,6 @@ def build_boot(
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
         archive_retries=settings.archive.get("max_retries", 0),
-        chains=chains,
     )
 
 

@@ -68,6 +68,7 @@ class Dispatcher:
         self._scheduler = self._assembly.scheduler
         self._outbox: list[Any] = []
         self._stopping = False
+        self._drains: list[int] = []
         self._listening = False
         self._orphaned = False
         self._floor = 0
@@ -104,6 +105,10 @@ class Dispatcher:
         self._publish()
         self._outbox += self._scheduler.messages
         self._scheduler.messages.clear()
+        if self._drains and self._scheduler.idle:
+            version = self._scheduler.log.version
+            self._outbox += [m.Outcome(token, m.OK, (), (), version, "", "drain") for token in self._drains]
+            self._drains.clear()
         # The Manager must have a commit before anybody is told of it: it may be asked for it next.
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
             self._peers.outcomes.write(m.pack(self._outbox))
@@ -170,6 +175,8 @@ class Dispatcher:
                 self._scheduler.accept(message)
             case m.Inquire():
                 self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
+            case m.Drain():
+                self._drains.append(message.token)
             case m.Stop():
                 self._stopping = True
             case _:

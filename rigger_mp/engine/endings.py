@@ -46,12 +46,12 @@ class Ended:
             raise self._error()
         return HookResult(
             outcome.hook,
-            self._arguments,
-            outcome.updates,
-            self._config,
-            self._reader,
-            self._snapshot,
-            outcome.version,
+            arguments=self._arguments,
+            updates=outcome.updates,
+            config=self._config,
+            reader=self._reader,
+            snapshot=self._snapshot,
+            version=outcome.version,
         )
 
     def exceptions(self) -> list[BaseException]:

@@ -91,7 +91,10 @@ class Engine:
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
         self._ready = threading.Event()
-        self._ended = threading.Event()
+        self._ended = False
+        self._stop_by: float | None = None
+        self._stopping = threading.Condition()
+        self._releasing = threading.Lock()
         self._released = False
         self._launch(boot)
 
@@ -123,7 +126,7 @@ class Engine:
         except BaseException:
             self.stop(0.0)
             raise
-        if self._ended.is_set():
+        if self._ended:
             status = self._dispatcher.wait()
             self.stop(0.0)
             raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
@@ -242,37 +245,41 @@ class Engine:
         while not reader.eof:
             for payload in reader.read():
                 self._deliver(m.unpack(payload))
-        self._ended.set()
+        with self._stopping:
+            self._ended = True
+            self._stopping.notify_all()
         self._ready.set()
         detail = "the engine's dispatcher process ended" if self._accepting else "the engine was stopped"
         self._accepting = False
         self._lose_pending(detail)
 
     def _deliver(self, batch: list[Any]) -> None:
-        outcomes = [message for message in batch if isinstance(message, m.Outcome)]
-        if outcomes:
-            versions = [outcome.version for outcome in outcomes]
-            snapshot = self._snapshots.take(min(versions), max(versions))
+        versions = [message.version for message in batch if type(message) is m.Outcome]
+        snapshot = self._snapshots.take(min(versions), max(versions)) if versions else None
         for message in batch:
-            match message:
-                case m.Outcome():
-                    self._end(message, snapshot)
-                case m.Squashed():
-                    for fields in message.failures:
-                        self._tell_failed(exception_of(message.hook, fields))
-                case m.Log():
-                    self._guard(self._listener.logged, message.text)
-                case m.Answer():
-                    answer: Any = self._answers.pop(message.token)
-                    answer.end(_Opened(marshal.loads(message.stats)))
-                case m.Stopped():
-                    self._snapshots.latest = max(self._snapshots.latest, message.version)
-                case m.Ready():
-                    self.problems, self.hooks = message.problems, dict(message.hooks)
-                    self._ready.set()
-        if outcomes:
+            if type(message) is m.Outcome:
+                self._end(message, snapshot)
+            else:
+                self._hear(message)
+        if versions:
             with self._room:
                 self._room.notify_all()
+
+    def _hear(self, message: Any) -> None:
+        match message:
+            case m.Squashed():
+                for fields in message.failures:
+                    self._tell_failed(exception_of(message.hook, fields))
+            case m.Log():
+                self._guard(self._listener.logged, message.text)
+            case m.Answer():
+                answer: Any = self._answers.pop(message.token)
+                answer.end(_Opened(marshal.loads(message.stats)))
+            case m.Stopped():
+                self._snapshots.latest = max(self._snapshots.latest, message.version)
+            case m.Ready():
+                self.problems, self.hooks = message.problems, dict(message.hooks)
+                self._ready.set()
 
     def _end(self, outcome: m.Outcome, snapshot: Any) -> None:
         pending = self._pending.pop(outcome.token, None)
@@ -312,21 +319,36 @@ class Engine:
     def stop(self, graceful_timeout: float) -> None:
         """Accept no more, drain up to ``graceful_timeout`` seconds, then kill; returns when all is gone.
 
-        What was not finished ends in ``EngineLost``.
+        What was not finished ends in ``EngineLost``. Another call, from another thread, may shorten the time.
         """
         self.refuse_on_results_thread("stop()")
-        deadline = time.monotonic() + graceful_timeout
+        self._announce_stop(time.monotonic() + graceful_timeout)
+        try:
+            self._await_end()
+        finally:
+            with self._releasing:
+                if not self._released:
+                    self._release()
+
+    def _announce_stop(self, stop_by: float) -> None:
         with self._lock:
             self._accepting = False
-            self._ingress.put(m.Stop(0))
+            if self._stop_by is None:
+                self._ingress.put(m.Stop(0))
             self._room.notify_all()
-        try:
-            self._ended.wait(max(0.0, deadline - time.monotonic()))
-        finally:
-            self._release()
+        with self._stopping:
+            self._stop_by = stop_by if self._stop_by is None else min(stop_by, self._stop_by)
+            self._stopping.notify_all()
+
+    def _await_end(self) -> None:
+        with self._stopping:
+            while not self._ended and self._stop_by is not None:
+                remaining = self._stop_by - time.monotonic()
+                if remaining <= 0:
+                    return
+                self._stopping.wait(remaining)
 
     def _release(self) -> None:
-        self._released = True
         self._end_dispatcher()
         self._thread.join()
         self._socket.close()
@@ -334,9 +356,10 @@ class Engine:
         with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
             self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
+        self._released = True
 
     def _end_dispatcher(self) -> None:
-        if not self._ended.is_set():
+        if not self._ended:
             kill_tree(self._dispatcher.pid)
         try:
             self._dispatcher.wait(EXIT_TIME)

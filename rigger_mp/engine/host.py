@@ -10,7 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
 from rigger_mp.engine import messages as m
@@ -154,7 +154,7 @@ class PluginHost:
         """Make the instances, replay their ``configure`` calls, and tell what they bound."""
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
-        self._config = ("m", (settings.config,))
+        self._config = ("M", (settings.config,))
         self._replica = Namespace(settings.list_merge)
         self._link = Link(self._send, settings.config)
         functions: list[tuple[Any, ...]] = []
@@ -262,7 +262,7 @@ class PluginHost:
         start = time.perf_counter()
         try:
             if called is None:
-                raise self._missing(function_id)
+                self._refuse(function_id)
             args, kwargs = self._arguments(called, view)
             if called.time_limit:
                 self._journal.limit(time.monotonic() + called.time_limit)
@@ -279,10 +279,10 @@ class PluginHost:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)
 
-    def _missing(self, function_id: str) -> PluginInitError:
+    def _refuse(self, function_id: str) -> NoReturn:
         ident, _, event = function_id.partition("\0")
         problem = self._problems.get(ident, f"it no longer binds {event!r}")
-        return PluginInitError(f"instance {ident!r} could not be initialised again: {problem}")
+        raise PluginInitError(f"instance {ident!r} could not be initialised again: {problem}")
 
     def _arguments(self, called: HostCallable, view: EventView) -> tuple[list[Any], dict[str, Any]]:
         values: dict[str, Any] = {}

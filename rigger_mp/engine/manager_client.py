@@ -72,8 +72,8 @@ class GlobalsReader:
 class ManagerProcess:
     """A running Manager, and connections to it.
 
-    The standard library's proxies keep a connection for each thread until that thread ends, and an entry for each Manager
-    for ever. Here connections are pooled, and closed with the Manager.
+    The standard library's proxies keep a connection for each thread until that thread ends, and an entry for
+    each Manager for ever. Here connections are pooled, and closed with the Manager.
 
     Args:
         list_merge: ``"extend"`` or ``"replace"``.

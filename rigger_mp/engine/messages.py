@@ -7,7 +7,7 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
 
 ::
 
-    user's process ── Event Write Bind Unbind Configure Option Inquire Stop ──▶ dispatcher
+    user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
     user's process ◀─ Outcome Squashed Log Answer Ready Stopped ────────────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
@@ -107,6 +107,12 @@ class Option(NamedTuple):
 
 class Inquire(NamedTuple):
     """Ask for the dispatcher's statistics."""
+
+    token: int
+
+
+class Drain(NamedTuple):
+    """Tell when nothing accepted is unfinished, background handlers included."""
 
     token: int
 
@@ -265,7 +271,7 @@ class Republish(NamedTuple):
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        Event, Write, Bind, Unbind, Configure, Option, Inquire, Stop,
+        Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
         Outcome, Squashed, Log, Answer, Ready, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )

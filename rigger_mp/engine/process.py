@@ -1,8 +1,9 @@
 """One handle for every process of the engine: start it, watch it, kill it with all its children, reap it.
 
 The dispatcher and the Manager are *launched*: fresh interpreters, so that nothing of the user's process
-(threads, locks, descriptors, ``__main__``) leaks into them and no main guard is needed. Workers and the archive are *forked* from the
-dispatcher, which has a single thread and imports no user code: a replacement is there in milliseconds.
+(threads, locks, descriptors, ``__main__``) leaks into them and no main guard is needed. Workers and the
+archive are *forked* from the dispatcher, which has a single thread and imports no user code: a replacement is
+there in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""The ``rigger-mp`` command: one module a subcommand, each with ``add_parser`` and a function to run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from rigger_mp.cli import check, run, schema
+from rigger_mp.errors import ConfigError, RiggerError
+
+EXIT_USAGE = 2
+
+_EPILOG = """\
+examples:
+  rigger-mp run plugins/audit.yaml              audit the standard library with the shipped plugins
+  rigger-mp run rigger.yaml --events -          fire events given as JSON lines on standard input
+  rigger-mp check rigger.yaml                   what is in this configuration, and is it right?
+  rigger-mp schema > rigger.schema.json         let your editor complete and check configurations
+
+'rigger-mp COMMAND --help' explains each command.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="rigger-mp",
+        description="An event-hook engine: plugins respond to events, on all cores.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rigger-mp {metadata.version('rigger_mp')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (run, check, schema):
+        module.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except RiggerError as error:
+        print(f"rigger-mp: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has enough; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
