@@ -24,7 +24,8 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
 from rigger_mp.engine.registry import ANY, Function, Plan, Registry
-from rigger_mp.engine.schedule import BUDGET, MOST_JOBS, Scheduler
+from rigger_mp.engine.schedule import Scheduler
+from rigger_mp.engine.slots import BUDGET, MOST_JOBS
 from rigger_mp.namespace import Namespace, extend_chain
 
 GLOBALS = ("list", "tree", "last")
@@ -116,7 +117,7 @@ class World:
         self.squashed: list[m.Squashed] = []
         for function in functions:
             if rng.random() < 0.7:  # it ran before
-                self.scheduler._estimates.record(function, 0.00005)
+                self.scheduler.table.estimates.record(function, 0.00005)
         for slot in slots:
             self.bring_up(slot)
 

@@ -157,8 +157,8 @@ def test_an_unknown_subcommand_is_refused_and_help_teaches() -> None:
     assert "exit status" in rigger_mp("run", "--help").stdout
 
 
-def start_holding(project: Path) -> subprocess.Popen[str]:
-    rows = [{"hook_name": "hold", "data": {"seconds": 1.5}}]
+def start_holding(project: Path, seconds: float) -> subprocess.Popen[str]:
+    rows = [{"hook_name": "hold", "data": {"seconds": seconds}}]
     rows += [{"hook_name": "note", "data": {"text": str(number)}} for number in range(3000)]
     (project / "events").write_text(events(*rows))
     process = subprocess.Popen(
@@ -170,7 +170,7 @@ def start_holding(project: Path) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_finishes_what_was_fired_and_the_session(project: Path) -> None:
-    process = start_holding(project)
+    process = start_holding(project, 1.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -182,7 +182,7 @@ def test_ctrl_c_finishes_what_was_fired_and_the_session(project: Path) -> None:
 
 
 def test_a_second_ctrl_c_kills(project: Path) -> None:
-    process = start_holding(project)
+    process = start_holding(project, 600)
     processes = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     err = ""

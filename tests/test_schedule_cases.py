@@ -11,7 +11,8 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.registry import ANY, Function, Registry
-from rigger_mp.engine.schedule import MOST_JOBS, Scheduler
+from rigger_mp.engine.schedule import Scheduler
+from rigger_mp.engine.slots import MOST_JOBS
 
 NOTHING = b""
 QUICK = 0.00001
