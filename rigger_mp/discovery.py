@@ -71,9 +71,10 @@ def _directories(config: Mapping[str, Any], base: Path) -> tuple[Path, ...]:
 def _spec(ident: str, entry: Mapping[str, Any], search: _Search) -> InstanceSpec:
     name = entry["plugin"]
     source = search.find(name)
+    plugin = _checked(name, load_class(source))
     stateless = entry.get("stateless")
     if stateless is None:
-        stateless = bool(getattr(_checked(name, load_class(source)), "stateless", False))
+        stateless = bool(plugin.stateless)
     return InstanceSpec(
         ident=ident,
         plugin=name,
@@ -87,8 +88,8 @@ def _spec(ident: str, entry: Mapping[str, Any], search: _Search) -> InstanceSpec
     )
 
 
-def _checked(name: str, found: Any) -> type:
-    if not isinstance(found, type):
+def _checked(name: str, found: Any) -> type[RiggerBasePlugin]:
+    if not (isinstance(found, type) and issubclass(found, RiggerBasePlugin)):
         raise PluginError(f"plugin [{name}] is {found!r}, expected a class derived from RiggerBasePlugin")
     return found
 

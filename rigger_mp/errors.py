@@ -140,3 +140,38 @@ class TimeLimitExceeded(EventLost):
 
 class EngineLost(EventLost):
     """Raised when the engine stopped or its dispatcher died before the event was finished."""
+
+
+class RemoteError(RiggerError):
+    """Root of what can go wrong between a client and a server."""
+
+
+class ProtocolError(RemoteError, ValueError):
+    """Raised when a line breaks the protocol, or the other side does not speak it."""
+
+
+class LimitError(RemoteError):
+    """Raised when a limit of the server is reached: a line too long, too many connections or keys."""
+
+
+class AuthenticationError(RemoteError, PermissionError):
+    """Raised when the server asks for a token and got none, or a wrong one."""
+
+
+class KeyReuseError(RemoteError):
+    """Raised when an idempotency key was used before, for another event."""
+
+
+class ConnectionLostError(RemoteError, ConnectionError):
+    """Raised when the server cannot be reached, or the connection ended before the reply came."""
+
+
+class ReplyTimeoutError(RemoteError, TimeoutError):
+    """Raised when the server did not reply in time; the event may run nevertheless."""
+
+
+class TaskNotFoundError(RemoteError, KeyError):
+    """Raised when the server does not know a task: it never did, or has forgotten it."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
@@ -66,6 +66,18 @@ class HookResult(Mapping[str, Any]):
     def local_data(self) -> dict[str, Any]:
         """The event's local namespace alone, ``config`` left out."""
         return {name: self[name] for name in self._local_namespace() if name != "config"}
+
+    def to_dict(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return those names that there are (``None``: all but ``config``) and their values, read at once."""
+        local = self._local_namespace()
+        chosen = [name for name in local if name != "config"] if names is None else [n for n in names if n in local]
+        found = {name: self[name] for name in chosen}
+        missing = None if names is None else [name for name in names if name not in local]
+        if missing is None or missing:
+            chains = self._reader.read(missing, self._version)
+            merge = self._reader.list_merge
+            found |= {name: load_chain(chain, merge) for name, chain in chains.items() if name not in local}
+        return found
 
     def _load(self, name: str) -> Any:
         local = self._local_namespace()

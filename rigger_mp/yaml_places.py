@@ -76,7 +76,7 @@ def load_with_places(text: str) -> tuple[Any, Places, list[tuple[tuple[str, ...]
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise YamlProblem(place, f"{what}, expected valid YAML") from None
     except yaml.YAMLError as error:
-        raise YamlProblem(Place(1, 1), f"{error}, expected valid YAML") from None
+        raise YamlProblem(Place(1, 1), f"{' '.join(str(error).split())}, expected valid YAML") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise YamlProblem(Place(1, 1), f"{type(error).__name__}: {error}, expected valid YAML") from None
     finally:

@@ -11,27 +11,13 @@ from typing import Any
 
 import pytest
 from engine_plugins import Adder, Broken, Counter, Mean, Suicidal
+from quiet import QuietRigger
 from waiting import wait_for
 
 from rigger_mp import HookError, Rigger
 from rigger_mp.errors import EncodingError, EngineLost, PluginError, TimeLimitExceeded, WorkerLost
 
 PLUGINS = {"mean": Mean, "adder": Adder, "counter": Counter}
-
-
-class QuietRigger(Rigger):
-    """Keeps messages and failures for the test to look at."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.messages: list[str] = []
-        self.failures: list[BaseException] = []
-        super().__init__(*args, **kwargs)
-
-    def log_message(self, message: object) -> None:
-        self.messages.append(str(message))
-
-    def handle_failure(self, exc: tuple[Any, Any, Any]) -> None:
-        self.failures.append(exc[1])
 
 
 def config(**keys: Any) -> dict[str, Any]:
@@ -50,7 +36,7 @@ def worker_pids(rigger: Rigger) -> list[int]:
 
 
 def test_an_unpicklable_argument_raises_in_fire_hook(rigger: Rigger) -> None:
-    with pytest.raises(EncodingError, match="argument 'a'.*lock"):
+    with pytest.raises(EncodingError, match=r"argument 'a'.*lock"):
         rigger.fire_hook("add", a=threading.Lock(), b=1)
     with pytest.raises(TypeError):
         rigger.submit("add", a=1, b=threading.Lock())
@@ -143,7 +129,7 @@ def test_a_plugin_that_cannot_be_initialised_is_named_and_left_out() -> None:
     with QuietRigger({"workers": 2, "plugins": instances}, plugins=plugins) as rigger:
         assert rigger.fire_hook("add", a=1, b=1)["sum"] == 2
     assert any("'broken'" in message and "no database" in message for message in rigger.messages)
-    with pytest.raises(PluginError, match="(?s)strict.*'broken'.*no database"):
+    with pytest.raises(PluginError, match=r"(?s)strict.*'broken'.*no database"):
         QuietRigger({"workers": 2, "strict": True, "plugins": instances}, plugins=plugins).start()
 
 
@@ -166,7 +152,6 @@ def test_workers_are_replaced_between_jobs(limit: dict[str, int]) -> None:
 
 
 def test_an_event_whose_process_died_is_run_again_as_often_as_max_retries_says(tmp_path: Path) -> None:
-    with QuietRigger(config(max_retries=2), plugins=PLUGINS) as rigger:
-        with pytest.raises(WorkerLost):
-            rigger.fire_hook("vanish", log=str(tmp_path / "log"))
+    with QuietRigger(config(max_retries=2), plugins=PLUGINS) as rigger, pytest.raises(WorkerLost):
+        rigger.fire_hook("vanish", log=str(tmp_path / "log"))
     assert (tmp_path / "log").read_text() == "vanish\n" * 3

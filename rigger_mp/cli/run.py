@@ -162,10 +162,10 @@ class Session:
 
     def _feed(self, inputs: Iterable[Input]) -> None:
         for item in inputs:
+            self._settle(IN_FLIGHT - 1, unless_interrupted=True)
             if self._interrupts.count:
                 self._progress.message("interrupted: finishing what was fired; Ctrl-C again kills")
                 break
-            self._settle(IN_FLIGHT - 1)
             self._fired += 1
             if item.problem:
                 self._note(item, None)
@@ -182,15 +182,16 @@ class Session:
         with self._changed:
             self._changed.notify_all()
 
-    def _settle(self, most: int) -> None:
-        """Wait until at most so many events are in flight, telling of those that end."""
+    def _settle(self, most: int, *, unless_interrupted: bool = False) -> None:
+        """Wait until at most so many events are in flight, or for an interrupt, telling of those that end."""
+        enough = 1 if unless_interrupted else 2
         self._tell()
-        while self._fired - self._done > most:
+        while self._fired - self._done > most and self._interrupts.count < enough:
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or self._interrupts.count > 1)
+                self._changed.wait_for(lambda: self._ended or self._interrupts.count >= enough)
             self._tell()
-            if self._interrupts.count > 1:
-                raise _Killed
+        if self._interrupts.count > 1:
+            raise _Killed
 
     def _tell(self) -> None:
         with self._changed:

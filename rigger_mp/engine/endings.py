@@ -54,6 +54,16 @@ class Ended:
             version=outcome.version,
         )
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether :meth:`open` returns a result; asking runs no user code."""
+        return self._outcome.status == m.OK
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds."""
+        return len(self._arguments) + sum(len(update) for group in self._outcome.updates for update in group)
+
     def exceptions(self) -> list[BaseException]:
         """Return what went wrong, function by function."""
         outcome = self._outcome
@@ -72,6 +82,9 @@ class Lost:
     """An event that the dispatcher will never end."""
 
     __slots__ = ("_detail", "_hook")
+
+    succeeded = False
+    size = 0
 
     def __init__(self, hook: str, detail: str) -> None:
         self._hook = hook

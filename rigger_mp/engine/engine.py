@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
@@ -38,12 +38,19 @@ EXIT_TIME = 2.0
 """Seconds that the dispatcher and the Manager get to end by themselves."""
 
 
+class Waiter(Protocol):
+    """Who waits for an event; told on the results thread, so it must be quick and must not raise."""
+
+    def end(self, ending: Ended | Lost) -> None:
+        """Take how the event ended."""
+
+
 class Pending(NamedTuple):
     """An event that has not ended: what replays it, and who waits."""
 
     hook: str
     arguments: bytes
-    future: HookFuture | None
+    future: Waiter | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class Engine:
         self._pending: dict[int, Pending] = {}
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
+        self._room_callbacks: list[Callable[[], None]] = []
         self._accepting = False
         self._snapshots = Snapshots()
         self._answers: dict[int, HookFuture] = {}
@@ -145,6 +153,27 @@ class Engine:
         """
         self._send(lambda token: m.Event(token, hook, arguments), Pending(hook, arguments, future))
 
+    def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+        """Fire a hook if there is room, without waiting; returns whether there was.
+
+        Raises:
+            NotRunningError: the engine is stopping, stopped, or belongs to another process.
+        """
+        with self._lock:
+            self._check_running()
+            if len(self._pending) >= self._queue_size:
+                return False
+            self._put(m.Event(next(self._tokens), hook, arguments), Pending(hook, arguments, waiter))
+        return True
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call a function once, when there is room or never will be; it must be quick, and not call the engine."""
+        with self._lock:
+            if self._accepting and len(self._pending) >= self._queue_size:
+                self._room_callbacks.append(callback)
+                return
+        callback()
+
     def request(self, make: Callable[[int], Any], label: str) -> HookFuture:
         """Send another message that ends in an outcome, and return its future."""
         future = HookFuture()
@@ -156,9 +185,11 @@ class Engine:
             self._check_running()
             if len(self._pending) >= self._queue_size:
                 self._wait_for_room()
-            token = next(self._tokens)
-            self._pending[token] = pending
-            self._ingress.put(make(token))
+            self._put(make(next(self._tokens)), pending)
+
+    def _put(self, message: Any, pending: Pending) -> None:
+        self._pending[message.token] = pending
+        self._ingress.put(message)
 
     def _check_running(self) -> None:
         if not self._accepting:
@@ -262,8 +293,14 @@ class Engine:
             else:
                 self._hear(message)
         if versions:
-            with self._room:
-                self._room.notify_all()
+            with self._lock:
+                self._tell_room()
+
+    def _tell_room(self) -> None:
+        self._room.notify_all()
+        callbacks, self._room_callbacks = self._room_callbacks, []
+        for callback in callbacks:
+            callback()
 
     def _hear(self, message: Any) -> None:
         match message:
@@ -298,7 +335,7 @@ class Engine:
     def _lose_pending(self, detail: str) -> None:
         with self._lock:
             pending, self._pending = self._pending, {}
-            self._room.notify_all()
+            self._tell_room()
         for lost in pending.values():
             self._conclude(lost, Lost(lost.hook, detail), succeeded=False)
         for answer in self._answers.values():
@@ -335,7 +372,7 @@ class Engine:
             self._accepting = False
             if self._stop_by is None:
                 self._ingress.put(m.Stop(0))
-            self._room.notify_all()
+            self._tell_room()
         with self._stopping:
             self._stop_by = stop_by if self._stop_by is None else min(stop_by, self._stop_by)
             self._stopping.notify_all()

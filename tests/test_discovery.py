@@ -1,0 +1,182 @@
+"""Plugins are found in four ways; what cannot be found or used is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_plugins import Adder, Counter
+from quiet import QuietRigger
+
+from rigger_mp.discovery import find_instances, load_class
+from rigger_mp.errors import DuplicatePluginError, PluginError
+
+PLUGIN = """
+from rigger_mp import RiggerBasePlugin
+class {name}(RiggerBasePlugin):
+    def plugin_initialize(self):
+        self.register_plugin_hook("where", lambda: ({{"where": "{name}"}}, None))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory on ``sys.path``, forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def problem_of(plugin: str, folder: Path, registered: dict[str, type] | None = None, **keys: Any) -> str:
+    config = {"plugins": {"it": {"plugin": plugin}}, **keys}
+    found = find_instances(config, registered or {}, folder)
+    assert found.instances == ()
+    (problem,) = found.problems
+    assert problem.startswith("disabling instance [it]: ")
+    return problem
+
+
+def where(config: dict[str, Any] | Path, **plugins: type) -> str:
+    with QuietRigger(config, plugins=plugins) as rigger:
+        assert rigger.messages == []
+        place: str = rigger.fire_hook("where")["where"]
+        return place
+
+
+def test_by_registration() -> None:
+    with QuietRigger({"workers": 1, "plugins": {"a": {"plugin": "adder"}}}, plugins={"adder": Adder}) as rigger:
+        assert rigger.fire_hook("add", a=1, b=1)["sum"] == 2
+
+
+def test_by_module_and_class(folder: Path) -> None:
+    (folder / "offered.py").write_text(PLUGIN.format(name="Offered"))
+    assert where({"workers": 1, "plugins": {"o": {"plugin": "offered:Offered"}}}) == "Offered"
+
+
+def test_by_entry_point(folder: Path) -> None:
+    (folder / "pointed.py").write_text(PLUGIN.format(name="Pointed"))
+    info = folder / "pointed-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pointed\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rigger_mp.plugins]\nshort = pointed:Pointed\nbad = nowhere:Pointed\n")
+    assert where({"workers": 1, "plugins": {"p": {"plugin": "short"}}}) == "Pointed"
+    assert "ModuleNotFoundError" in problem_of("bad", folder)
+    assert "did you mean 'short'?" in problem_of("shrt", folder)
+
+
+def test_by_file_name_relative_to_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "filed.py").write_text(PLUGIN.format(name="Filed"))
+    (tmp_path / "rigger.yaml").write_text("workers: 1\nplugin_path: mine\nplugins: {f: {plugin: filed}}\n")
+    assert where(tmp_path / "rigger.yaml") == "Filed"
+
+
+def test_a_file_with_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(PLUGIN.format(name="One") + PLUGIN.format(name="Two"))
+    problem = problem_of("two", tmp_path, plugin_path=".")
+    assert "found One, Two" in problem
+    assert "two:ClassName" in problem
+    config = {"workers": 1, "plugin_path": str(tmp_path), "plugins": {"t": {"plugin": "two:Two"}}}
+    assert where(config) == "Two"
+    assert "did you mean 'Two'?" in problem_of("two:Tow", tmp_path, plugin_path=".")
+
+
+def test_one_name_in_two_directories(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.py").write_text(PLUGIN.format(name="Same"))
+    assert "several directories" in problem_of("same", tmp_path, plugin_path=["a", "b"])
+    twice = {"plugins": {"s": {"plugin": "same"}}, "plugin_path": ["a", "a"]}
+    assert find_instances(twice, {}, tmp_path).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import nowhere_at_all\n", "bad.py:1: ModuleNotFoundError"),
+        ("\n\n1 / 0\n", "bad.py:3: ZeroDivisionError"),
+        ("x = (\n", "bad.py:1: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "bad.py:2: SystemExit"),
+        ("x = 1\n", "found none"),
+    ],
+)
+def test_a_file_that_cannot_be_imported(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "bad.py").write_text(text)
+    assert words in problem_of("bad", tmp_path, plugin_path=".")
+
+
+@pytest.mark.parametrize("keys", [{}, {"stateless": True}])
+def test_what_is_no_plugin_class(folder: Path, keys: dict[str, bool]) -> None:
+    (folder / "other.py").write_text("class Plain: pass\nvalue = 5\n")
+    for plugin in ("other:Plain", "other:value", "plain"):
+        config = {"plugins": {"it": {"plugin": plugin, **keys}}}
+        found = find_instances(config, {"plain": int}, folder)
+        assert "derived from RiggerBasePlugin" in found.problems[0]
+    assert "no 'Nothing'" in problem_of("other:Nothing", folder)
+
+
+def test_an_unknown_plugin_is_named_with_where_it_was_looked_for() -> None:
+    plugins = {"adder": Adder}
+    config = {"workers": 1, "plugins": {"a": {"plugin": "addre"}, "b": {"plugin": "adder"}}}
+    with QuietRigger(config, plugins=plugins) as rigger:
+        assert rigger.fire_hook("add", a=1, b=1)["sum"] == 2
+    (message,) = rigger.messages
+    assert message.startswith("disabling instance [a]: Plugin [addre] was not found")
+    assert message.endswith("did you mean 'adder'?")
+
+
+def test_strict_refuses_to_start_and_names_all() -> None:
+    config = {"strict": True, "plugins": {"a": {"plugin": "x"}, "b": {"plugin": "y"}}}
+    with pytest.raises(PluginError, match=r"(?s)\[a\].*\[b\]"):
+        QuietRigger(config).start()
+
+
+def test_a_disabled_instance_is_neither_imported_nor_listed(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("raise RuntimeError\n")
+    config = {"plugin_path": ".", "plugins": {"a": {"plugin": "bad", "enabled": False}}}
+    found = find_instances(config, {}, tmp_path)
+    assert (found.instances, found.problems) == ((), ())
+
+
+def test_two_plugins_of_one_name() -> None:
+    rigger = QuietRigger({}, plugins={"it": Adder})
+    rigger.register_plugin(Adder, "it")
+    with pytest.raises(DuplicatePluginError, match="'it' is taken by Adder"):
+        rigger.register_plugin(Counter, "it")
+
+
+def test_a_class_that_cannot_travel(tmp_path: Path) -> None:
+    lock = __import__("threading").Lock()
+
+    class Locked(Adder):
+        def held(self) -> Any:
+            return lock
+
+    assert "cannot be sent to other processes" in problem_of("locked", tmp_path, {"locked": Locked})
+
+
+@pytest.mark.parametrize(
+    ("keys", "stateless"), [({}, True), ({"stateless": False}, False), ({"stateless": None}, True)]
+)
+def test_statelessness_comes_from_the_class_unless_the_configuration_says(
+    keys: dict[str, Any], stateless: bool
+) -> None:
+    config = {"plugins": {"a": {"plugin": "adder", **keys}}}
+    (spec,) = find_instances(config, {"adder": Adder}).instances
+    assert spec.stateless is stateless
+    assert load_class(spec.source) is Adder
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, rigger_mp; from rigger_mp import RiggerBasePlugin; "
+        "heavy = {'yaml', 'psutil', 'multiprocessing.managers', 'asyncio', 'cloudpickle'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
