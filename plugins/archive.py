@@ -21,6 +21,8 @@ from rigger_mp.errors import RiggerError
 
 DEFAULT_EVENT = "archive_session"
 SUFFIX = ".tar.xz"
+PRESET = 1
+"""How hard xz tries, 0 to 9."""
 BLOCK = 1 << 20
 """Bytes read at once."""
 
@@ -153,7 +155,11 @@ def _is_file(file: Path) -> bool:
 
 
 def _write(members: list[tuple[str, Path]], archive: Path) -> None:
-    with tarfile.open(archive, "w:xz", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
+    # Reports are repetitive: higher presets take several times as long and save little.
+    with (
+        lzma.open(archive, "wb", preset=PRESET) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
+    ):
         for name, file in members:
             info = _describe(tar, name, file)
             if not info.isreg():

@@ -111,7 +111,7 @@ def write_report(report: Rows, directory: Path) -> dict[str, str | tuple[str, ..
     """
     directory.mkdir(parents=True, exist_ok=True)
     page, data = directory / "report.html", directory / "report.json"
-    data.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    data.write_text(json.dumps(report.as_dict(), separators=(",", ":")) + "\n", encoding="utf-8")
     tables: tuple[tuple[str, type, Iterable[Any]], ...] = (
         ("files.csv", FileRow, report.files),
         ("functions.csv", FunctionRow, report.functions),

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from waiting import wait_for
 
-from rigger_mp.cli.inputs import Source, parse_events, read_inputs, source_from_config
+from rigger_mp.cli.inputs import Source, open_inputs, parse_events, source_from_config
 from rigger_mp.cli.progress import Progress
 from rigger_mp.cli.table import human_bytes, render, summarize
 from rigger_mp.config_schema import config_schema
@@ -268,16 +268,16 @@ def test_the_inputs_section(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files = {"root": str(tmp_path), "pattern": "**/*.py", "argument": "file", "exclude": ["skip/**"]}
     source = source_from_config({"inputs": {"hook": "look", "files": files}})
-    assert [(item.hook, item.arguments) for item in read_inputs(source)] == [
+    assert [(item.hook, item.arguments) for item in open_inputs(source)[0]] == [
         ("look", {"file": str(tmp_path / "keep/a.py")})
     ]
     for wrong in (5, {"files": 5}):
         with pytest.raises(ConfigError, match="inputs"):
             source_from_config({"inputs": wrong})
     with pytest.raises(ConfigError, match="no directory"):
-        list(read_inputs(Source(pattern="*", root=str(tmp_path / "none"), hook="x")))
+        open_inputs(Source(pattern="*", root=str(tmp_path / "none"), hook="x"))
     with pytest.raises(ConfigError, match="--hook"):
-        list(read_inputs(Source(pattern="*", root=str(tmp_path))))
+        open_inputs(Source(pattern="*", root=str(tmp_path)))
 
 
 def test_progress_is_described_in_one_line() -> None:

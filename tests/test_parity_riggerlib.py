@@ -111,16 +111,16 @@ def draw_parameters(choice: random.Random, required: bool) -> list[tuple[str, bo
 def draw_world(choice: random.Random, threaded: bool, required: bool, workers: int) -> World:
     plugins: dict[str, dict[str, Any]] = {}
     for ident in ("alpha", "beta", "gamma", "delta", "solo", "off"):
-        # e2 stays with alpha and gamma: one worker can run all its stages, which the engine then sends it at once.
-        bound = EVENTS if ident in ("gamma", "off") else EVENTS[:2]
-        events = [event for event in bound if choice.random() < 0.7]
+        events = [event for event in EVENTS[:2] if choice.random() < 0.7]
         functions = {event: draw_parameters(choice, required) for event in events}
         plugins[ident] = {"plugin": "scripted", "enabled": ident != "off", "functions": functions}
     # Events of a stateless instance would overlap, which riggerlib's never do: alpha keeps them ordered.
+    # One worker can run the whole of e2, and the engine sends it such events in a row at once.
     plugins["alpha"]["functions"] = {event: draw_parameters(choice, required) for event in EVENTS}
+    plugins["gamma"]["functions"]["e2"] = draw_parameters(choice, required)
     plugins["gamma"]["stateless"] = True
     plugins["solo"]["dedicated"] = True
-    functions = {event: [("always", True)] for event in (*EVENTS, "sentinel")}
+    functions = {event: [("always", True)] for event in ("e0", "sentinel")}
     plugins["back"] = {"plugin": "scripted", "enabled": True, "background": True, "functions": functions}
     return World(threaded, required, plugins, workers)
 

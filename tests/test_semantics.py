@@ -172,7 +172,7 @@ def test_the_stages_of_a_concurrent_event_share_its_snapshot_and_are_merged_at_i
 
     entry = {"plugin": "looker", "stateless": not spread}
     lookers = {"one": entry, "two": entry} if spread else {"one": entry}
-    with engine(waiter="waiter", **lookers) as rigger:
+    with engine({"workers": 3}, waiter="waiter", **lookers) as rigger:
         rigger.global_data = {"value": "old", "other": "before"}
         rigger.register_hook_callback("peek", "pre", prepare, concurrent=True)
         assert rigger.stats()["hooks"]["peek"]["concurrent"]
@@ -425,9 +425,10 @@ def test_a_failure_discards_its_stage_and_skips_later_ones(workers: int) -> None
         assert sorted(rigger.global_data) == ["after", "before", "done"]
 
 
+@pytest.mark.parametrize("threaded", [True, False])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_squashing_drops_the_failing_functions_updates_only(workers: int) -> None:
-    with failing_engine(squash_exceptions=True, workers=workers) as rigger:
+def test_squashing_drops_the_failing_functions_updates_only(workers: int, threaded: bool) -> None:
+    with failing_engine(squash_exceptions=True, workers=workers, threaded=threaded) as rigger:
         rigger.register_hook_callback("work", "post", lambda done: ({"seen_by_post": done}, None))
         result = rigger.fire_hook("work", bad=("second",))
         assert result["done"] == result["seen_by_post"] == ["one", "three"]

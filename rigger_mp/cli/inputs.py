@@ -75,28 +75,17 @@ def source_from_config(config: Mapping[str, Any]) -> Source:
     )
 
 
-def count_inputs(source: Source) -> int | None:
-    """Return how many inputs there are, ``None`` if only reading them would tell.
+def open_inputs(source: Source) -> tuple[Iterator[Input], int | None]:
+    """Return the inputs of a source, and how many there are (``None`` if only reading them would tell).
 
     Raises:
-        ConfigError: the source names nothing to read.
-    """
-    _check(source)
-    return None if source.events else len(list(_matching_files(source)))
-
-
-def read_inputs(source: Source) -> Iterator[Input]:
-    """Return the inputs of a source, one after another.
-
-    Raises:
-        ConfigError: it names nothing to read, or what it names cannot be read.
+        ConfigError: it names nothing to read; also while the inputs are taken: it cannot be read.
     """
     _check(source)
     if source.events:
-        yield from _read_events(source.events)
-        return
-    for path in _matching_files(source):
-        yield Input(str(path), source.hook, {source.argument: str(path)})
+        return _read_events(source.events), None
+    inputs = [Input(str(path), source.hook, {source.argument: str(path)}) for path in _matching_files(source)]
+    return iter(inputs), len(inputs)
 
 
 def _check(source: Source) -> None:

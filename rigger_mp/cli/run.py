@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rigger_mp.cli.inputs import Input, Source, count_inputs, read_inputs, source_from_config
+from rigger_mp.cli.inputs import Input, Source, open_inputs, source_from_config
 from rigger_mp.cli.interrupts import Interrupts
 from rigger_mp.cli.progress import Progress
 from rigger_mp.cli.table import render, summarize
@@ -76,12 +76,12 @@ def run(options: argparse.Namespace) -> int:
     rigger.read_config(rigger.config_file)
     if options.workers is not None:
         rigger.config = {**rigger.config, "workers": options.workers}
-    source = _source(options, rigger)
-    progress = Progress(count_inputs(source))
+    inputs, total = open_inputs(_source(options, rigger))
+    progress = Progress(total)
     rigger.say = progress.message
     with Interrupts() as interrupts:
         session = Session(rigger, progress, interrupts, verbose=options.verbose)
-        summary = session.run(read_inputs(source), bracketed=not options.no_session)
+        summary = session.run(inputs, bracketed=not options.no_session)
     if summary is None:
         return EXIT_KILLED
     print(json.dumps(summary, indent=2) if options.json else render(summary))
