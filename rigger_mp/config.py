@@ -116,7 +116,9 @@ def read_yaml(path: str | os.PathLike[str]) -> Loaded:
         value, places, problems = load_with_places(_read_text(name))
     except YamlProblem as problem:
         raise ConfigError(f"{name}:{problem.place}: {problem}") from None
-    findings = [*_yaml_findings(problems), *check_values(value)]
+    findings = sorted(
+        [*_yaml_findings(problems), *check_values(value)], key=lambda finding: _place(places, finding)
+    )
     lines = [f"{name}:{_place(places, finding)}: {finding.text}" for finding in findings if finding.fatal]
     if lines:
         raise ConfigError("\n".join(lines))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rigger_mp.net.limits import PREFIX, Limits
+
 KeyType = Literal["boolean", "integer", "number", "string", "object", "array"]
 
 
@@ -49,6 +51,14 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def _limit(
+    name: str, text: str, *, minimum: float | None = None, above: float | None = None, maximum: float | None = None
+) -> Key:
+    default = getattr(Limits, name)
+    types: tuple[KeyType, ...] = ("integer",) if isinstance(default, int) else ("number",)
+    return Key(PREFIX + name, types, text, default, minimum, above, maximum)
+
+
 TIME_LIMIT = Key(
     "time_limit", ("number",), "seconds a function may run before its process is killed", above=0, nullable=True
 )
@@ -77,12 +87,35 @@ ARCHIVE_KEYS = (
     MAX_RETRIES,
 )
 
+SERVER_KEYS = (
+    Key("server_insecure", ("boolean",), "let other machines connect without TLS and token", default=False),
+    Key("server_token_file", ("string",), "file that holds the token clients must send", nullable=True),
+    Key("server_token_env", ("string",), "variable that holds the token (RIGGER_MP_TOKEN)", nullable=True),
+    Key("server_tls_cert", ("string",), "PEM file of the server's certificate", nullable=True),
+    Key("server_tls_key", ("string",), "PEM file of its key (default: in the certificate's file)", nullable=True),
+    Key("server_tls_client_ca", ("string",), "PEM file; clients need a certificate signed by it", nullable=True),
+    _limit("max_line", "bytes of a line that a client sends", minimum=256),
+    _limit("max_nesting", "how deep its objects and arrays may contain each other", minimum=2, maximum=500),
+    _limit("max_connections", "connections at once", minimum=1),
+    _limit("auth_timeout", "seconds that a connection may stay unauthenticated", above=0),
+    _limit("idle_timeout", "seconds without a line until a connection is closed", above=0),
+    _limit("max_in_flight", "events of one connection that have not ended; then its lines wait", minimum=1),
+    _limit("max_reply_bytes", "bytes of one reply, and of those one connection has not read", minimum=65_536),
+    _limit("write_timeout", "seconds for a connection to read its replies until it is dropped", above=0),
+    _limit("results", "ended events whose results clients may ask for", minimum=0),
+    _limit("results_time", "seconds that they may", above=0),
+    _limit("idempotency_time", "seconds that an idempotency key is remembered", above=0),
+    _limit("idempotency_keys", "keys remembered; then events with further ones are refused", minimum=1),
+    _limit("kept_bytes", "bytes that kept results, and replies of keys, may hold, each", minimum=0),
+)
+
 KEYS = (
     Key("squash_exceptions", ("boolean",), "a failing function does not end its event", default=False),
     Key("threaded", ("boolean",), "run the functions of one stage in parallel", default=True),
     Key("server_address", ("string",), "address the TCP server binds to", default="127.0.0.1"),
     Key("server_port", ("integer",), "port of the TCP server; 0: any free one", 21212, minimum=0, maximum=65535),
     Key("server_enabled", ("boolean",), "start the TCP server", default=False),
+    *SERVER_KEYS,
     Key("plugins", ("object",), "plugin instances by ident", nullable=True, values=INSTANCE_KEYS),
     Key("workers", ("integer",), "worker processes (default: the usable CPUs)", minimum=1, maximum=4096, nullable=True),
     Key("queue_size", ("integer",), "events that may be pending; then firing waits", default=10_000, minimum=1),

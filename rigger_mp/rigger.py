@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rigger_mp.config import Settings, check_mapping, read_yaml
 from rigger_mp.discovery import find_instances
@@ -30,6 +30,10 @@ from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData
 from rigger_mp.instance import InstanceHandle
 from rigger_mp.result import HookResult
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.engine import Waiter
+    from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
 Callback = Callable[..., Any]
@@ -73,7 +77,7 @@ class Rigger:
         self._callback_names = itertools.count(1)
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
-        self._server: Any = None
+        self._server: Server | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -113,8 +117,13 @@ class Rigger:
         if graceful_timeout is None:
             graceful_timeout = self._current_settings().graceful_timeout
         engine.refuse_on_results_thread("stop()")
-        self._stop_listening(graceful_timeout)
-        engine.stop(graceful_timeout)
+        if self._server is not None:
+            self._server.refuse()
+        try:
+            engine.stop(graceful_timeout)
+        finally:
+            if self._server is not None:
+                self._server.close()
         atexit.unregister(self._stop_at_exit)
 
     def drain(self, timeout: float | None = None) -> None:
@@ -271,9 +280,12 @@ class Rigger:
 
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
+        self._check_initialized()
+        engine.submit(str(hook), dump_arguments(kwargs), future)
+
+    def _check_initialized(self) -> None:
         if not self.initialized:
             raise NotRunningError("set initialized = True before firing hooks (start() does)")
-        engine.submit(str(hook), dump_arguments(kwargs), future)
 
     # -- namespaces --------------------------------------------------------------------------------------
 
@@ -455,14 +467,41 @@ class Rigger:
     # -- the server --------------------------------------------------------------------------------------
 
     def start_server(self) -> None:
-        """Start the TCP server if ``server_enabled`` is set."""
+        """Start the TCP server if ``server_enabled`` is set; the process then lives until it is stopped.
+
+        Raises:
+            ConfigError: other machines could reach it unprotected, or a file that it needs cannot be read.
+            StartError: it cannot listen at ``server_address`` and ``server_port``.
+        """
+        if self._current_settings().server_enabled and self._server is None:
+            try:
+                self._server = self._listen()
+            except BaseException:
+                self.stop(0.0)
+                raise
+
+    def _listen(self) -> Server:
+        from rigger_mp.net.server import Backend, listen  # noqa: PLC0415 - only where it is enabled
+
+        backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
+        settings = self._current_settings()
+        return listen(settings.server_address, settings.server_port, self.config, backend)
+
+    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+        self._check_initialized()
+        return self._running().try_submit(hook, arguments, waiter)
+
+    @property
+    def server_address(self) -> tuple[str, int] | None:
+        """The host and port that the TCP server listens at, ``None`` if it was not started."""
+        return self._server.address if self._server is not None else None
 
     def stop_server(self) -> None:
-        """Stop the TCP server, then the engine."""
+        """Stop the TCP server and the engine, as :meth:`stop`."""
         self.stop()
 
-    def _stop_listening(self, graceful_timeout: float) -> None:
-        """Close the TCP server, if there is one."""
+    def _stop_soon(self) -> None:
+        threading.Thread(target=self.stop_server, name="rigger_mp stop").start()
 
 
 def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:

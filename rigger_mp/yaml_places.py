@@ -11,7 +11,7 @@ MOST_NODES = 100_000
 """Nodes, aliases expanded, that a file may have: far more than any configuration, far fewer than a bomb's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Line and column, both from 1."""
 

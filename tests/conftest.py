@@ -20,9 +20,16 @@ def _engine_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("rigger")}
 
 
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid} {process.cmdline()[-1]!r}"  # of an engine's: its role
+    except (psutil.Error, IndexError):
+        return repr(process)
+
+
 def _check_for_leaks(processes: set[psutil.Process], threads: set[threading.Thread]) -> None:
     _, alive = psutil.wait_procs(_children() - processes, timeout=GRACE)
-    left = [f"process {process.pid}: {' '.join(process.cmdline())}" for process in alive]
+    left = [_describe(process) for process in alive]
     for thread in _engine_threads() - threads:
         thread.join(GRACE)
         if thread.is_alive():

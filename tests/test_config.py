@@ -74,7 +74,6 @@ plugin_path: [dir, 5]
 workers: 3
 """
     assert errors_of(write(tmp_path, text)) == [
-        "16:1: the key 'workers' stands twice (first at 1:1), expected once",
         "2:11: threaded is 'maybe', expected true or false",
         "3:14: server_port is 70000, expected a whole number at least 0, at most 65535",
         "4:13: list_merge is 'append', expected 'extend' or 'replace'",
@@ -86,6 +85,7 @@ workers: 3
         "12:3: the name is 7, expected a string",
         "14:19: concurrent is 1, expected true or false (or null)",
         "15:20: item 2 of plugin_path is 5, expected a string",
+        "16:1: the key 'workers' stands twice (first at 1:1), expected once",
     ]
 
 
