@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rigger_mp.encoding import recursive_update
     from rigger_mp.errors import HookError, RiggerError
+    from rigger_mp.net.aio_client import AsyncRiggerClient
+    from rigger_mp.net.client import RiggerClient
     from rigger_mp.plugin import RiggerBasePlugin
     from rigger_mp.result import HookResult
     from rigger_mp.rigger import Rigger
 
-__all__ = ["HookError", "HookResult", "Rigger", "RiggerBasePlugin", "RiggerError", "recursive_update"]
+__all__ = [
+    "AsyncRiggerClient",
+    "HookError",
+    "HookResult",
+    "Rigger",
+    "RiggerBasePlugin",
+    "RiggerClient",
+    "RiggerError",
+    "recursive_update",
+]
 
 _MODULES = {
+    "AsyncRiggerClient": "net.aio_client",
     "HookError": "errors",
     "HookResult": "result",
     "Rigger": "rigger",
     "RiggerBasePlugin": "plugin",
+    "RiggerClient": "net.client",
     "RiggerError": "errors",
     "recursive_update": "encoding",
 }

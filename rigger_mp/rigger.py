@@ -126,6 +126,17 @@ class Rigger:
                 self._server.close()
         atexit.unregister(self._stop_at_exit)
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the engine has been stopped, by another thread or by a client.
+
+        Args:
+            timeout: seconds to wait, ``None`` for ever.
+
+        Returns:
+            Whether it has been stopped.
+        """
+        return self._running().wait_until_stopped(timeout)
+
     def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing that was fired is unfinished, nested and background hooks included.
 
@@ -323,7 +334,7 @@ class Rigger:
     @squash_exceptions.setter
     def squash_exceptions(self, squash: bool) -> None:
         self._squash = bool(squash)
-        if self._engine is not None:
+        if self._engine is not None and self._engine.accepting:
             self._engine.tell(m.Option(0, self._squash))
 
     # -- plugins -----------------------------------------------------------------------------------------
@@ -481,7 +492,8 @@ class Rigger:
                 raise
 
     def _listen(self) -> Server:
-        from rigger_mp.net.server import Backend, listen  # noqa: PLC0415 - only where it is enabled
+        from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
+        from rigger_mp.net.service import Backend  # noqa: PLC0415
 
         backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
         settings = self._current_settings()

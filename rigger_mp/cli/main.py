@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from rigger_mp.cli import check, run, schema
+from rigger_mp.cli import check, fire, run, schema, serve, status
 from rigger_mp.errors import ConfigError, RiggerError
 
 EXIT_USAGE = 2
@@ -17,6 +17,9 @@ _EPILOG = """\
 examples:
   rigger-mp run plugins/audit.yaml              audit the standard library with the shipped plugins
   rigger-mp run rigger.yaml --events -          fire events given as JSON lines on standard input
+  rigger-mp serve rigger.yaml                   serve events over TCP until SIGTERM or Ctrl-C
+  rigger-mp fire start_session name=nightly     fire a hook at that server
+  rigger-mp status                              what is that server doing?
   rigger-mp check rigger.yaml                   what is in this configuration, and is it right?
   rigger-mp schema > rigger.schema.json         let your editor complete and check configurations
 
@@ -34,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rigger-mp {metadata.version('rigger_mp')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, check, schema):
+    for module in (run, check, schema, serve, fire, status):
         module.add_parser(commands)
     return parser
 

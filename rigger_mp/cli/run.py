@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rigger_mp.cli.command_rigger import CommandRigger
 from rigger_mp.cli.inputs import Input, Source, open_inputs, source_from_config
 from rigger_mp.cli.interrupts import Interrupts
 from rigger_mp.cli.progress import Progress
@@ -72,10 +73,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out the subcommand and return its exit status."""
-    rigger = CommandRigger(options.config)
-    rigger.read_config(rigger.config_file)
-    if options.workers is not None:
-        rigger.config = {**rigger.config, "workers": options.workers}
+    overrides = {} if options.workers is None else {"workers": options.workers}
+    rigger = CommandRigger(options.config, **overrides)
     inputs, total = open_inputs(_source(options, rigger))
     progress = Progress(total)
     rigger.say = progress.message
@@ -96,23 +95,6 @@ def _source(options: argparse.Namespace, rigger: Rigger) -> Source:
         source = replace(source, events="", pattern=options.files, root=".", exclude=())
     given = {name: getattr(options, name) for name in ("events", "root", "hook", "argument")}
     return replace(source, **{name: value for name, value in given.items() if value is not None})
-
-
-class CommandRigger(Rigger):
-    """An engine whose configuration is read before its start, and whose messages go to standard error."""
-
-    def __init__(self, config: str) -> None:
-        super().__init__(config)
-        self.say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
-
-    def parse_config(self) -> None:
-        """Start with the configuration that was read."""
-        self.setup_plugin_instances()
-        self.start_server()
-
-    def log_message(self, message: object) -> None:
-        """Say it."""
-        self.say(str(message))
 
 
 class Session:

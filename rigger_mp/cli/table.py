@@ -50,9 +50,9 @@ def render(summary: Mapping[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            _align(totals),
-            _align([("plugin", "calls", "failures", "time"), *plugins]),
-            _align([("process", "jobs", "CPU", "memory", "restarts"), *processes]),
+            align(totals),
+            align([("plugin", "calls", "failures", "time"), *plugins]),
+            align([("process", "jobs", "CPU", "memory", "restarts"), *processes]),
         ]
     )
 
@@ -66,7 +66,7 @@ def human_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-def _align(rows: Iterable[Sequence[Any]]) -> str:
+def align(rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as lines: the first column to the left, the others to the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

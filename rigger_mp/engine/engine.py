@@ -367,6 +367,12 @@ class Engine:
                 if not self._released:
                     self._release()
 
+    def wait_until_stopped(self, timeout: float | None) -> bool:
+        """Wait until it has been stopped, by whomever; tell whether it has."""
+        self.refuse_on_results_thread("waiting for the engine's stop")
+        with self._stopping:
+            return self._stopping.wait_for(lambda: self._released, timeout)
+
     def _announce_stop(self, stop_by: float) -> None:
         with self._lock:
             self._accepting = False
@@ -393,7 +399,9 @@ class Engine:
         with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
             self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
-        self._released = True
+        with self._stopping:
+            self._released = True
+            self._stopping.notify_all()
 
     def _end_dispatcher(self) -> None:
         if not self._ended:

@@ -25,14 +25,11 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.counters import Counters
-from rigger_mp.engine.losses import LOSS_NAMES, failures_of, loss_record
+from rigger_mp.engine.losses import failures_of
+from rigger_mp.engine.outcomes import Outcomes, Results
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
-
-Results = tuple[tuple[tuple[Any, ...], ...], ...]
-"""The fields of each :class:`~rigger_mp.engine.messages.Result` of a job, by stage."""
 
 
 class Scheduler:
@@ -77,8 +74,9 @@ class Scheduler:
         self.max_nesting = max_nesting
         self.queue_size = queue_size
         self.copies = dict(copies or {})
-        self.counters = Counters()
-        self.messages: list[Any] = []
+        self.outcomes = Outcomes()
+        self.counters = self.outcomes.counters
+        self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
@@ -101,10 +99,10 @@ class Scheduler:
         """Take an event that a hook fired."""
         if event.depth > self.max_nesting:
             detail = f"fired {event.depth} hooks deep; max_nesting is {self.max_nesting}"
-            return self._refuse(event.hook, "NestingLimitExceeded", detail)
+            return self.outcomes.refuse(event.hook, "NestingLimitExceeded", detail)
         if self._nested_waiting >= self.queue_size:
             detail = f"{self._nested_waiting} nested events are waiting; queue_size is {self.queue_size}"
-            return self._refuse(event.hook, "QueueFull", detail)
+            return self.outcomes.refuse(event.hook, "QueueFull", detail)
         self._nested_waiting += 1
         plan = self.registry.plan(event.hook)
         self._accept(Activity(Kind.EVENT, 0, plan, event.arguments, depth=event.depth, nested=True))
@@ -126,11 +124,11 @@ class Scheduler:
         if task is None:
             return
         activity = task.activity
+        for function, seconds in self.outcomes.count_calls(slot, task, results):
+            self.table.estimates.record(function, seconds)
         if activity.kind is Kind.EVENT:
-            self._record(slot, task, results)
             self._task_done(task, results)
         elif activity.kind is Kind.BACKGROUND:
-            self._record(slot, task, results)
             self._background_done(task, results)
         else:
             activity.unfinished -= 1
@@ -199,11 +197,6 @@ class Scheduler:
         activity.ordered = not activity.plan.concurrent
         self.counters.accepted += activity.kind is Kind.EVENT
         self._waiting.append(activity)
-
-    def _refuse(self, hook: str, type_name: str, detail: str) -> None:
-        self.counters.accepted += 1
-        self.counters.ended_lost(hook)
-        self.messages.append(m.Squashed(hook, (loss_record(hook, type_name, detail),)))
 
     def _admit(self) -> None:
         while self._waiting and self._may_start(self._waiting[0]):
@@ -313,7 +306,7 @@ class Scheduler:
                 self._end(event, m.FAILED, failures)
                 return
             if failures:
-                self.messages.append(m.Squashed(event.plan.hook, failures))
+                self.outcomes.squashed(event.plan.hook, failures)
             self._merge(event, stage)
         event.step += 1
         self._next_step(event)
@@ -338,24 +331,11 @@ class Scheduler:
         self._turns.give_up(activity)
         self._running -= 1
         self._ordered_running -= activity.ordered
-        if activity.kind is Kind.EVENT:
-            self.counters.ended(activity.plan.hook, status)
-        self._report(activity, status, failures, detail)
+        self.outcomes.report(activity, status, failures, detail, self.log.version)
         if not self._running:
             self._chain = None
         if not self._ordered_running:
             self._commit_deferred()
-
-    def _report(self, activity: Activity, status: int, failures: tuple[Any, ...], detail: str) -> None:
-        hook = activity.plan.hook
-        if activity.token:
-            version = self.log.version
-            self.messages.append(
-                m.Outcome(activity.token, status, activity.updates, failures, version, detail, hook)
-            )
-        elif status != m.OK:
-            records = failures or (loss_record(hook, LOSS_NAMES[status], detail),)
-            self.messages.append(m.Squashed(hook, records))
 
     # -- commits -----------------------------------------------------------------------------------------
 
@@ -397,7 +377,7 @@ class Scheduler:
         self._background -= 1
         (result,) = results[0]
         if result[2] is not None:
-            self.messages.append(m.Squashed(task.activity.plan.hook, (result[2],)))
+            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
         elif result[1]:
             self._deferred.append(((result[1],),))
             if not self._ordered_running:
@@ -475,9 +455,7 @@ class Scheduler:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
             self._background -= 1
-            labels = ", ".join(function.label for stage in task.stages for function in stage)
-            record = loss_record(labels, LOSS_NAMES[status], detail, stage="background")
-            self.messages.append(m.Squashed(activity.plan.hook, (record,)))
+            self.outcomes.lose_background(task, status, detail)
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1
             self._finish_configure(activity)
@@ -485,13 +463,3 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
-
-    # -- counting ----------------------------------------------------------------------------------------
-
-    def _record(self, slot: Slot, task: Task, results: Results) -> None:
-        for stage, stage_results in zip(task.stages, results, strict=False):
-            for function, result in zip(stage, stage_results, strict=False):
-                seconds = result[3]
-                slot.busy += seconds
-                self.table.estimates.record(function.id, seconds)
-                self.counters.called(function, task.activity.plan.hook, seconds, result[2] is not None)

@@ -1,0 +1,67 @@
+"""How activities end: what is told to the user's process, and what is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Activity, Kind, Slot, Task
+from rigger_mp.engine.counters import Counters
+from rigger_mp.engine.losses import LOSS_NAMES, loss_record
+
+Results = tuple[tuple[tuple[Any, ...], ...], ...]
+"""The fields of each :class:`~rigger_mp.engine.messages.Result` of a job, by stage."""
+
+
+class Outcomes:
+    """Turns endings into messages and counts.
+
+    Attributes:
+        counters: what has happened.
+        messages: for the user's process; whoever sends them clears it.
+    """
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.messages: list[Any] = []
+
+    def report(
+        self, activity: Activity, status: int, failures: tuple[Any, ...], detail: str, version: int
+    ) -> None:
+        """Tell how an activity ended; ``version`` is that of the globals by then."""
+        hook = activity.plan.hook
+        if activity.kind is Kind.EVENT:
+            self.counters.ended(hook, status)
+        if activity.token:
+            updates = activity.updates
+            self.messages.append(m.Outcome(activity.token, status, updates, failures, version, detail, hook))
+        elif status != m.OK:
+            self.squashed(hook, failures or (loss_record(hook, LOSS_NAMES[status], detail),))
+
+    def squashed(self, hook: str, failures: tuple[Any, ...]) -> None:
+        """Tell of failures that no caller gets."""
+        self.messages.append(m.Squashed(hook, failures))
+
+    def refuse(self, hook: str, type_name: str, detail: str) -> None:
+        """Tell that a nested event was not accepted."""
+        self.counters.accepted += 1
+        self.counters.ended_lost(hook)
+        self.squashed(hook, (loss_record(hook, type_name, detail),))
+
+    def lose_background(self, task: Task, status: int, detail: str) -> None:
+        """Tell that a background handler was lost."""
+        labels = ", ".join(function.label for stage in task.stages for function in stage)
+        record = loss_record(labels, LOSS_NAMES[status], detail, stage="background")
+        self.squashed(task.activity.plan.hook, (record,))
+
+    def count_calls(self, slot: Slot, task: Task, results: Results) -> list[tuple[str, float]]:
+        """Count the calls of a job; return the seconds of each by function."""
+        measured: list[tuple[str, float]] = []
+        hook = task.activity.plan.hook
+        for stage, stage_results in zip(task.stages, results, strict=False):
+            for function, result in zip(stage, stage_results, strict=False):
+                seconds = result[3]
+                slot.busy += seconds
+                measured.append((function.id, seconds))
+                self.counters.called(function, hook, seconds, result[2] is not None)
+        return measured

@@ -1,0 +1,182 @@
+"""What clients send and what they make of the replies; pure, for both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from rigger_mp import errors
+from rigger_mp.errors import EncodingError, Failure, HookError, ProtocolError, RemoteError, RiggerError
+from rigger_mp.net import protocol
+from rigger_mp.net.strict_json import JsonError, dump_json
+
+Grab = bool | Sequence[str]
+"""Whether the output is wanted, or the names that are."""
+
+
+class RemoteFuture(concurrent.futures.Future[Any]):
+    """The future of what was asked of a server.
+
+    Attributes:
+        tid: the name of the event's task at the server, once it has replied; ``""`` before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self.tid = ""
+
+
+class AsyncRemoteFuture(asyncio.Future[Any]):
+    """As :class:`RemoteFuture`, to be awaited."""
+
+    tid = ""
+
+
+F = TypeVar("F", RemoteFuture, AsyncRemoteFuture)
+
+
+class Numbering:
+    """Gives calls their numbers, and events their keys.
+
+    Args:
+        keyed: events get keys.
+    """
+
+    def __init__(self, *, keyed: bool) -> None:
+        self._name = secrets.token_hex(8) if keyed else ""
+        self._numbers = itertools.count(1)
+
+    def number(self, call: Call[Any], *, keyed: bool) -> None:
+        """Give a call its number, and, ``keyed``, its key."""
+        call.number = next(self._numbers)
+        if keyed and self._name:
+            call.key = f"{self._name}:{call.number}"
+        call.is_repeatable = not keyed or bool(call.key)
+
+
+class Call(Generic[F]):
+    """A line on its way to the server and back.
+
+    Attributes:
+        number: its ``id``.
+        line: what is sent.
+        key: its idempotency key, ``""``: it has none.
+        is_repeatable: it may be sent again when nobody knows whether it arrived.
+        waits: the reply may take as long as an event does.
+        hook: the event's, ``""`` for other lines.
+        future: gets the result.
+        refused_at: when the server first said that it does not run, ``None``: it has not.
+    """
+
+    __slots__ = (
+        "_grab", "_quiet", "future", "hook", "is_repeatable", "key", "line", "number", "refused_at", "waits",
+    )  # fmt: skip
+
+    def __init__(self, future: F, *, quiet: bool) -> None:
+        self.future: F = future
+        self.number = 0
+        self.line = b""
+        self.key = ""
+        self.is_repeatable = False
+        self.hook = ""
+        self.waits = False
+        self.refused_at: float | None = None
+        self._grab: Grab = False
+        self._quiet = quiet
+
+    def encode_event(self, hook: str, data: Mapping[str, Any], grab: Grab, wait: bool) -> None:
+        """Make it an event.
+
+        Raises:
+            EncodingError: JSON cannot express an argument.
+        """
+        fields: dict[str, Any] = {"hook_name": hook, "data": data, "id": self.number}
+        if self.key:
+            fields["key"] = self.key
+        if isinstance(grab, bool):
+            if grab:
+                fields["grab_result"] = True
+        else:
+            fields["results"] = list(grab)
+        if wait:
+            fields["wait_for_task"] = True
+        self.hook, self._grab, self.waits = hook, grab, bool(wait or grab is not False)
+        self.line = _encode(fields)
+
+    def encode(self, event: str, **fields: Any) -> None:
+        """Make it another line of the protocol."""
+        self.line = _encode({"event_name": event, "id": self.number, **fields})
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        """Take the server's reply."""
+        self.future.tid = str(reply.get("tid", ""))
+        if not self.hook:
+            self._succeed(dict(reply)) if self._is_answer(reply) else self.fail(error_of(reply, ""))
+        elif reply.get("message") == "OK":
+            self._succeed(self._result(reply))
+        else:
+            self.fail(error_of(reply, self.hook))
+
+    def _is_answer(self, reply: Mapping[str, Any]) -> bool:
+        # The error of an ended task is what was asked for, not what went wrong.
+        return reply.get("message") != "ERROR" or "tid" in reply
+
+    def _result(self, reply: Mapping[str, Any]) -> Any:
+        if self._grab is not False:
+            return reply.get("output")
+        return True if self.waits else None
+
+    def _succeed(self, result: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Say what went wrong."""
+        if self.future.done():
+            return
+        if self._quiet:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    try:
+        return dump_json(fields) + b"\n"
+    except JsonError as error:
+        raise EncodingError(f"the event cannot be sent: {error}") from error
+
+
+def error_of(reply: Mapping[str, Any], hook: str) -> RiggerError:
+    """Return the exception that an error reply tells of."""
+    described = reply.get("error")
+    if not isinstance(described, dict):
+        return ProtocolError(f"the server's reply is not understood: {dict(reply)!r}")
+    name, message = str(described.get("type")), str(described.get("message"))
+    if name == "HookError":
+        return HookError(hook, [_failure(fields) for fields in described.get("failures", ())])
+    known = getattr(errors, name, None)
+    if isinstance(known, type) and issubclass(known, RiggerError):
+        return known(message)
+    return RemoteError(f"{name}: {message}")
+
+
+def _failure(fields: Mapping[str, Any]) -> Failure:
+    return Failure(
+        function=str(fields.get("function", "")),
+        stage=str(fields.get("stage", "")),
+        type_name=str(fields.get("type", "")),
+        message=str(fields.get("message", "")),
+        traceback=str(fields.get("traceback", "")),
+        exception=None,
+    )
+
+
+def delete_keys_line(keys: Sequence[str]) -> bytes:
+    """Return the line that has the server forget keys whose replies have arrived."""
+    return _encode({"event_name": protocol.TASK_DELETE, "keys": list(keys)})

@@ -1,0 +1,387 @@
+"""A client's connection: made when it is needed, made again when it is lost; used in one loop.
+
+::
+
+    start ─▶ pending ─▶ lines ─▶ server          lost: what may be sent again is, with its keys, after a pause
+                │                  │             that doubles; for ``retry_for`` seconds, then it fails
+                ▼                  ▼
+             future ◀── take ◀── replies
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import ssl
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rigger_mp.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    LimitError,
+    NotRunningError,
+    ProtocolError,
+    ReplyTimeoutError,
+    RiggerError,
+)
+from rigger_mp.net import protocol
+from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
+from rigger_mp.net.lines import LineSplitter
+
+CHUNK = 262_144
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between attempts to connect; doubling from one to the other."""
+DOWN_TIME = 5.0
+"""Seconds for which a server that let an attempt to connect time out is not tried again."""
+KEYS_AT_ONCE = 500
+"""Keys whose replies have arrived that are let gather until the server is told."""
+MAX_REPLY = 1 << 30
+"""Bytes of a reply."""
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a client connects to, and how.
+
+    Attributes:
+        address: host name or address.
+        port: TCP port.
+        token: sent to the server, ``""``: none.
+        tls: the context, ``None``: not encrypted.
+        timeout: seconds to connect in, and seconds without any reply, where one is due, until the
+            connection is taken for lost.
+        retry_for: seconds to try again in, after the connection was lost or could not be made.
+    """
+
+    address: str
+    port: int
+    token: str
+    tls: ssl.SSLContext | None
+    timeout: float
+    retry_for: float
+
+
+class Channel:
+    """See the module.
+
+    Args:
+        target: where to connect.
+        numbering: gives calls their numbers.
+        blocking_resolver: resolve names in the loop's thread: it is the channel's own.
+        changed: called when replies have come.
+    """
+
+    def __init__(
+        self, target: Target, numbering: Numbering, *, blocking_resolver: bool, changed: Callable[[], None]
+    ) -> None:
+        self._target = target
+        self._blocking_resolver = blocking_resolver
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._numbering = numbering
+        self._pending: dict[int, Call[Any]] = {}
+        self._out: list[bytes] = []
+        self._flush_due = False
+        self._received_keys: list[str] = []
+        self._writer: StreamWriter | None = None
+        self._max_line = 0
+        self._runner: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+        self._reason: RiggerError | None = None
+        self._heard_at = 0.0
+        self._down_until = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many replies are due."""
+        return len(self._pending)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._writer is not None
+
+    @property
+    def socket(self) -> Any:
+        """The connection's socket, ``None`` if there is none."""
+        return self._writer.get_extra_info("socket") if self._writer is not None else None
+
+    # -- sending -----------------------------------------------------------------------------------------
+
+    def start(self, call: Call[Any]) -> None:
+        """Send a call, connecting first if need be; its future gets the result."""
+        self._pending[call.number] = call
+        if self._writer is not None:
+            self._send(call)
+        elif self._loop.time() < self._down_until:
+            del self._pending[call.number]
+            call.fail(
+                ConnectionLostError(f"{self._target.address}:{self._target.port} did not answer just now")
+            )
+        elif self._runner is None:
+            self._runner = self._loop.create_task(self._run())
+
+    def _send(self, call: Call[Any]) -> None:
+        if len(call.line) > self._max_line:
+            del self._pending[call.number]
+            call.fail(LimitError(f"the event has {len(call.line)} bytes, the server takes {self._max_line}"))
+            return
+        self._write(call.line)
+
+    def _write(self, line: bytes) -> None:
+        self._out.append(line)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(b"".join(self._out))
+            self._watch_over()
+        self._out.clear()
+
+    # -- connecting --------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Connect, take replies, and begin again while there is something to send."""
+        try:
+            pause = FIRST_PAUSE
+            while self._pending:
+                self._reason = None
+                try:
+                    splitter, reader = await self._connect()
+                    pause = FIRST_PAUSE
+                    await self._take_replies(splitter, reader)
+                except (OSError, RiggerError, TimeoutError) as error:
+                    if self._reason is None:
+                        self._reason = _as_rigger_error(error, self._target)
+                        self._reason.__cause__ = error if error is not self._reason else None
+                finally:
+                    self._disconnect()
+                if self._pending and self._give_up():
+                    return
+                if self._pending:
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._runner = None
+
+    async def _connect(self) -> tuple[LineSplitter, StreamReader]:
+        async with asyncio.timeout(self._target.timeout):
+            reader, writer = await self._open()
+            try:
+                splitter = await self._introduce(reader, writer)
+            except BaseException:
+                writer.transport.abort()
+                raise
+        self._writer = writer
+        self._heard_at = self._loop.time()
+        for call in list(self._pending.values()):
+            self._send(call)
+        return splitter, reader
+
+    async def _open(self) -> tuple[StreamReader, StreamWriter]:
+        tls, port = self._target.tls, self._target.port
+        server_name = self._target.address if tls is not None else None
+        for address in await self._resolve():
+            try:
+                reader, writer = await asyncio.open_connection(
+                    address, port, ssl=tls, server_hostname=server_name
+                )
+            except OSError as error:
+                failure = error
+                continue
+            _keep_alive(writer.get_extra_info("socket"))
+            return reader, writer
+        raise failure
+
+    async def _resolve(self) -> list[str]:
+        address, port = self._target.address, self._target.port
+        if self._blocking_resolver:
+            found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        else:
+            found = await self._loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        return [str(entry[4][0]) for entry in found]
+
+    async def _introduce(self, reader: StreamReader, writer: StreamWriter) -> LineSplitter:
+        splitter = LineSplitter()
+        if self._target.token:
+            writer.write(
+                json.dumps({"event_name": protocol.AUTH, "token": self._target.token}).encode() + b"\n"
+            )
+        writer.write(b'{"event_name":"hello"}\n')
+        if self._target.token:
+            _check_reply(await _next_reply(reader, splitter))
+        hello = _check_reply(await _next_reply(reader, splitter))
+        if hello.get("protocol") != protocol.PROTOCOL:
+            raise ProtocolError(f"the server speaks another protocol: {dict(hello)!r:.200}")
+        if hello.get("authenticate"):
+            raise AuthenticationError("the server asks for a token, and this client was given none")
+        self._max_line = int(hello["limits"]["max_line"])
+        return splitter
+
+    def _give_up(self) -> bool:
+        """After a loss, fail what cannot be sent again; everything, once it has been tried long enough."""
+        reason = self._reason or ConnectionLostError("the server closed the connection")
+        now = self._loop.time()
+        self._failing_since = self._failing_since or now
+        fatal = isinstance(reason, AuthenticationError | ProtocolError)
+        late = now - self._failing_since >= self._target.retry_for
+        for call in list(self._pending.values()):
+            if fatal or late or not call.is_repeatable:
+                del self._pending[call.number]
+                call.fail(reason)
+        if fatal or late:
+            self._failing_since = None
+            if isinstance(reason.__cause__, TimeoutError):
+                self._down_until = now + DOWN_TIME
+        self._changed()
+        return not self._pending
+
+    def _disconnect(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._out.clear()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def close(self) -> None:
+        """Fail what is pending and end the connection."""
+        if self._runner is not None:
+            self._runner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._runner
+        for call in list(self._pending.values()):
+            call.fail(ConnectionLostError("the client was closed"))
+        self._pending.clear()
+        self._changed()
+
+    # -- receiving ---------------------------------------------------------------------------------------
+
+    async def _take_replies(self, splitter: LineSplitter, reader: StreamReader) -> None:
+        while data := await reader.read(CHUNK):
+            self._heard_at = self._loop.time()
+            splitter.append(data)
+            while (line := splitter.next(MAX_REPLY)) is not None:
+                self._take(json.loads(line))
+            self._changed()
+
+    def _take(self, reply: Mapping[str, Any]) -> None:
+        number = reply.get("id")
+        if number is None:
+            if reply.get("message") == "ERROR":
+                self._reason = _connection_error(error_of(reply, ""))
+            return
+        call = self._pending.get(number)
+        if call is None:
+            return
+        if self._was_refused(call, reply):
+            self._loop.call_later(LONGEST_PAUSE / 4, self._send_again, call)
+            return
+        del self._pending[number]
+        self._failing_since = None
+        call.take(reply)
+        if call.key:
+            self._received_keys.append(call.key)
+            if len(self._received_keys) >= KEYS_AT_ONCE:
+                self._write(delete_keys_line(self._received_keys))
+                self._received_keys.clear()
+
+    def _was_refused(self, call: Call[Any], reply: Mapping[str, Any]) -> bool:
+        """Tell whether the server stops, or has not started yet, and the call is to be sent again."""
+        if not call.key or "tid" in reply or reply.get("message") != "ERROR":
+            return False
+        if not isinstance(error_of(reply, call.hook), NotRunningError):
+            return False
+        now = self._loop.time()
+        call.refused_at = call.refused_at or now
+        return now - call.refused_at < self._target.retry_for
+
+    def _send_again(self, call: Call[Any]) -> None:
+        if call.number in self._pending and self._writer is not None:
+            self._send(call)
+
+    # -- watching ----------------------------------------------------------------------------------------
+
+    def _watch_over(self) -> None:
+        if self._watch is None and self._pending:
+            self._heard_at = self._loop.time()
+            self._watch = self._loop.call_later(self._target.timeout, self._check)
+
+    def _check(self) -> None:
+        """See whether the server is still there: a reply is due, or a ping is answered."""
+        self._watch = None
+        if not self._pending or self._writer is None:
+            return
+        silent = self._loop.time() - self._heard_at
+        if silent < self._target.timeout:
+            self._watch = self._loop.call_later(self._target.timeout - silent, self._check)
+        elif all(call.waits for call in self._pending.values()):
+            self._ping()
+        else:
+            self._reason = ReplyTimeoutError(
+                f"no reply for {self._target.timeout:g} s; the event may run nevertheless"
+            )
+            self._writer.transport.abort()
+
+    def _ping(self) -> None:
+        ping = Call(AsyncRemoteFuture(), quiet=True)
+        self._numbering.number(ping, keyed=False)
+        ping.encode(protocol.PING)
+        self.start(ping)
+
+
+async def _next_reply(reader: StreamReader, splitter: LineSplitter) -> Mapping[str, Any]:
+    while (line := splitter.next(MAX_REPLY)) is None:
+        data = await reader.read(CHUNK)
+        if not data:
+            raise ConnectionLostError("the server closed the connection before it said hello")
+        splitter.append(data)
+    try:
+        reply = json.loads(line)
+    except ValueError:
+        reply = None
+    if not isinstance(reply, dict):
+        raise ProtocolError(f"this is no rigger_mp server; it says {line[:100]!r}")
+    return reply
+
+
+def _check_reply(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    if reply.get("message") != "OK":
+        raise _connection_error(error_of(reply, ""))
+    return reply
+
+
+def _connection_error(error: RiggerError) -> RiggerError:
+    if isinstance(error, AuthenticationError | ProtocolError):
+        return error
+    return ConnectionLostError(f"the server closed the connection: {error}")
+
+
+def _as_rigger_error(error: BaseException, target: Target) -> RiggerError:
+    where = f"{target.address}:{target.port}"
+    if isinstance(error, RiggerError):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return AuthenticationError(f"the certificate of {where} is not trusted: {error}")
+    if isinstance(error, TimeoutError):
+        return ConnectionLostError(f"{where} did not answer within {target.timeout:g} s")
+    return ConnectionLostError(f"the connection to {where} failed: {error}")
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

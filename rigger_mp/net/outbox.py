@@ -1,0 +1,142 @@
+"""The replies of one connection on their way out; one that does not read them is held, then dropped, alone."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamWriter
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rigger_mp.net import protocol
+from rigger_mp.net.bodies import BodyMaker, body_of, needs_thread
+from rigger_mp.net.limits import Limits
+from rigger_mp.net.results import Task
+
+MUCH = 65_536
+"""Bytes of replies unread by the other side, from which on it counts as slow."""
+MANY = 256
+"""Replies made at once."""
+
+
+class EndedReply(NamedTuple):
+    """A reply about a task that has ended, not yet made; ``final``: it is the reply to who waited."""
+
+    task: Task
+    reply_id: bytes
+    grab: bool
+    final: bool
+
+
+class Outbox:
+    """See the module; used in the server's loop.
+
+    Args:
+        writer: of the connection.
+        limits: of the server.
+        bodies: makes what takes time.
+        sent: called with a task and the reply made to who waited for it.
+        changed: called when :attr:`is_idle` or :attr:`is_full` may have changed.
+    """
+
+    def __init__(
+        self,
+        writer: StreamWriter,
+        limits: Limits,
+        bodies: BodyMaker,
+        sent: Callable[[Task, bytes], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._writer = writer
+        self._transport = writer.transport
+        self._transport.set_write_buffer_limits(high=MUCH)
+        self._limits = limits
+        self._bodies = bodies
+        self._sent = sent
+        self._changed = changed
+        self._lines: list[bytes] = []
+        self._ended: deque[EndedReply] = deque()
+        self._making = False
+        self._slow: asyncio.Task[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side should read before it may ask for more."""
+        return self._slow is not None or len(self._ended) > self._limits.max_in_flight
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything has been handed to the operating system, or nearly."""
+        return not (self._lines or self._ended or self._making or self._slow)
+
+    def add(self, line: bytes) -> None:
+        """Add a reply; :meth:`flush` sends it."""
+        self._lines.append(line)
+
+    def add_ended(self, reply: EndedReply) -> None:
+        """Add a reply that is still to be made."""
+        self._ended.append(reply)
+
+    def flush(self) -> None:
+        """Send what may be sent now."""
+        if self._transport.is_closing():
+            self._lines.clear()
+            self._ended.clear()
+            return
+        self._make_bodies()
+        if self._lines:
+            self._writer.write(b"".join(self._lines))
+            self._lines.clear()
+        if self._slow is None and self._transport.get_write_buffer_size() > MUCH:
+            self._slow = asyncio.create_task(self._wait_until_read())
+
+    def _make_bodies(self) -> None:
+        while self._ended and not self._making and self._may_grow():
+            if needs_thread(self._ended[0].task, self._ended[0].grab):
+                self._have_made([self._ended.popleft() for _ in range(min(MANY, len(self._ended)))])
+                return
+            reply = self._ended.popleft()
+            self._take_body(reply, body_of(reply.task, reply.grab, self._limits.max_reply_bytes))
+
+    def _have_made(self, batch: list[EndedReply]) -> None:
+        self._making = True
+        self._bodies.put(lambda: self._make(batch), lambda bodies: self._take_bodies(batch, bodies))
+
+    def _may_grow(self) -> bool:
+        return (
+            self._transport.get_write_buffer_size() < self._limits.max_reply_bytes and len(self._lines) < MANY
+        )
+
+    def _make(self, batch: list[EndedReply]) -> list[bytes]:
+        """Make the first of some bodies, as many as should be in memory at once; not in the loop's thread."""
+        bodies: list[bytes] = []
+        room = self._limits.max_reply_bytes
+        for reply in batch:
+            bodies.append(body_of(reply.task, reply.grab, self._limits.max_reply_bytes))
+            room -= len(bodies[-1])
+            if room <= 0:
+                break
+        return bodies
+
+    def _take_bodies(self, batch: list[EndedReply], bodies: list[bytes]) -> None:
+        self._making = False
+        self._ended.extendleft(reversed(batch[len(bodies) :]))
+        for reply, body in zip(batch, bodies, strict=False):
+            self._take_body(reply, body)
+        self.flush()
+        self._changed()
+
+    def _take_body(self, reply: EndedReply, body: bytes) -> None:
+        self._lines.append(protocol.reply_line(reply.reply_id, body))
+        if reply.final and not self._transport.is_closing():
+            self._sent(reply.task, body)
+
+    async def _wait_until_read(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.write_timeout):
+                await self._writer.drain()
+        except (OSError, TimeoutError):
+            self._transport.abort()
+        self._slow = None
+        self.flush()
+        self._changed()
