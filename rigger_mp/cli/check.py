@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rigger_mp.cli.inputs import source_from_config
 from rigger_mp.config import Settings, read_yaml
 from rigger_mp.discovery import find_instances, load_class
 from rigger_mp.engine.callables import describe_callable
@@ -69,7 +71,8 @@ def add_parser(commands: Any) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Carry out the subcommand and return its exit status."""
-    report = make_report(Path(options.config))
+    with redirect_stdout(sys.stderr):  # what a plugin prints is no part of the report
+        report = make_report(Path(options.config))
     if options.json:
         print(json.dumps(asdict(report), indent=2))
     else:
@@ -87,6 +90,7 @@ def make_report(path: Path) -> Report:
     """
     loaded = read_yaml(path)
     settings = Settings.from_config(loaded.config)
+    source_from_config(loaded.config)
     found = find_instances(loaded.config, {}, path.parent)
     report = Report(list(loaded.warnings), list(found.problems))
     for spec in found.instances:

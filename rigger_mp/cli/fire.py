@@ -13,7 +13,7 @@ from typing import Any
 from rigger_mp.cli.inputs import Input, Source, open_inputs
 from rigger_mp.cli.progress import Progress
 from rigger_mp.cli.remote import add_server_options, connect
-from rigger_mp.cli.run import describe_error
+from rigger_mp.cli.session import describe_error
 from rigger_mp.errors import ConfigError, RiggerError
 from rigger_mp.net.client import RiggerClient
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import sys
+import os
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rigger_mp.errors import ConfigError
+
+STDIN = "-"
+CHUNK = 1 << 16
+"""Bytes read at once."""
+_TEXTS = ("events", "hook", "pattern", "root", "argument")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +66,37 @@ def source_from_config(config: Mapping[str, Any]) -> Source:
     section = config.get("inputs")
     if section is None:
         return Source()
-    files = section.get("files", {}) if isinstance(section, Mapping) else None
-    if not isinstance(section, Mapping) or not isinstance(files, Mapping):
-        raise ConfigError("inputs: expected a mapping such as {hook: NAME, files: {root: DIR, pattern: '**/*.py'}}")
-    exclude = files.get("exclude", ())
-    return Source(
-        events=str(section.get("events", "")),
-        pattern=str(files.get("pattern", "")),
-        root=str(files.get("root", ".")),
-        hook=str(section.get("hook", "")),
-        argument=str(files.get("argument", "path")),
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
-    )
+    problems = list(_problems_of_section(section))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    files = section.get("files") or {}
+    given = {name: value for name, value in (*section.items(), *files.items()) if value is not None}
+    exclude = given.get("exclude", ())
+    texts = {name: given[name] for name in _TEXTS if name in given}
+    return Source(**texts, exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude))
+
+
+def _problems_of_section(section: Any) -> Iterator[str]:
+    example = "a mapping such as {root: DIR, pattern: '**/*.py'}"
+    if not isinstance(section, Mapping):
+        yield f"inputs: {section!r}, expected a mapping such as {{hook: NAME, files: {example[18:]}}}"
+        return
+    yield from _problems_of_texts(section, ("events", "hook"), "inputs")
+    files = section.get("files") if section.get("files") is not None else {}
+    if not isinstance(files, Mapping):
+        yield f"inputs.files: {files!r}, expected {example}"
+        return
+    yield from _problems_of_texts(files, ("pattern", "root", "argument"), "inputs.files")
+    exclude = files.get("exclude")
+    patterns = exclude if isinstance(exclude, list | tuple) else [exclude]
+    if exclude is not None and not all(isinstance(pattern, str) for pattern in patterns):
+        yield f"inputs.files.exclude: {exclude!r}, expected a pattern or a list of patterns"
+
+
+def _problems_of_texts(values: Mapping[str, Any], names: Iterable[str], where: str) -> Iterator[str]:
+    for name in names:
+        if not isinstance(values.get(name), str | None):
+            yield f"{where}.{name}: {values[name]!r}, expected a string"
 
 
 def open_inputs(source: Source) -> tuple[Iterator[Input], int | None]:
@@ -90,6 +114,7 @@ def open_inputs(source: Source) -> tuple[Iterator[Input], int | None]:
 
 def _check(source: Source) -> None:
     if source.events:
+        _check_readable(source.events)
         return
     if not source.pattern:
         raise ConfigError(
@@ -99,35 +124,66 @@ def _check(source: Source) -> None:
         raise ConfigError("no hook for the files: give --hook NAME, or 'hook' in the 'inputs' section")
 
 
+def _check_readable(name: str) -> None:
+    """Tell before the engine starts what would fail after it: the file is missing, or a directory."""
+    if name != STDIN and (Path(name).is_dir() or not os.access(name, os.R_OK)):
+        raise ConfigError(f"{name}: the events cannot be read, expected a file of JSON lines, or - for standard input")
+
+
 def _matching_files(source: Source) -> Iterator[Path]:
-    root = Path(source.root.replace("{stdlib}", sysconfig.get_paths()["stdlib"]))
+    root, pattern = _root(source)
     if not root.is_dir():
         raise ConfigError(f"inputs: {str(root)!r} is no directory, expected the root of the files")
-    for path in sorted(root.glob(source.pattern)):
+    try:
+        paths = sorted(root.glob(pattern))
+    except ValueError as error:
+        raise ConfigError(f"inputs: pattern {source.pattern!r}: {error}, expected one such as '**/*.py'") from error
+    for path in paths:
         relative = path.relative_to(root).as_posix()
-        if path.is_file() and not any(fnmatch.fnmatchcase(relative, pattern) for pattern in source.exclude):
+        if path.is_file() and not any(fnmatch.fnmatchcase(relative, excluded) for excluded in source.exclude):
             yield path
 
 
+def _root(source: Source) -> tuple[Path, str]:
+    """Return the directory of the files, and the pattern relative to it; an absolute pattern has its own."""
+    pattern = Path(source.pattern)
+    if pattern.is_absolute():
+        return Path(pattern.anchor), str(pattern.relative_to(pattern.anchor))
+    return Path(source.root.replace("{stdlib}", sysconfig.get_paths()["stdlib"])), source.pattern
+
+
 def _read_events(name: str) -> Iterator[Input]:
-    if name == "-":
-        yield from parse_events(sys.stdin, "standard input")
-        return
+    stdin = name == STDIN
+    label = "standard input" if stdin else name
     try:
-        with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
-            yield from parse_events(lines, name)
+        # Unbuffered: a daemon thread that is blocked in a buffered read aborts the interpreter's exit.
+        with open(0 if stdin else name, "rb", buffering=0, closefd=not stdin) as file:
+            yield from parse_events(split_lines(lambda: file.read(CHUNK)), label)
     except OSError as error:
-        raise ConfigError(f"{name}: the events cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{label}: the events cannot be read: {error.strerror}") from error
 
 
-def parse_events(lines: Iterable[str], name: str) -> Iterator[Input]:
+def split_lines(read: Callable[[], bytes]) -> Iterator[bytes]:
+    """Return the lines, without their ends, of what ``read`` returns piece by piece until it returns ``b""``."""
+    parts: list[bytes] = []
+    while chunk := read():
+        first, *others = chunk.split(b"\n")
+        parts.append(first)
+        if others:
+            yield b"".join(parts)
+            yield from others[:-1]
+            parts = [others[-1]]
+    yield b"".join(parts)
+
+
+def parse_events(lines: Iterable[str | bytes], name: str) -> Iterator[Input]:
     """Return the events of JSON lines; empty lines are skipped, a wrong one becomes an input with a problem."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield _parse_event(line, f"{name}:{number}")
 
 
-def _parse_event(line: str, label: str) -> Input:
+def _parse_event(line: str | bytes, label: str) -> Input:
     expected = 'expected {"hook_name": "NAME", "data": {...}}'
     try:
         event = json.loads(line)

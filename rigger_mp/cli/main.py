@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RiggerError as error:
         print(f"rigger-mp: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return run.EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has enough; the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -18,13 +19,17 @@ class Progress:
     Args:
         total: how many inputs there are, ``None`` if that is unknown.
         stream: where to write.
+
+    Attributes:
+        interval: seconds between two updates.
     """
 
     def __init__(self, total: int | None, stream: TextIO | None = None) -> None:
         self._total = total
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
-        self._interval = BAR_INTERVAL if self._terminal else LINE_INTERVAL
+        self.interval = BAR_INTERVAL if self._terminal else LINE_INTERVAL
+        self._lock = threading.Lock()
         self._start = time.monotonic()
         self._next = self._start + (0.0 if self._terminal else LINE_INTERVAL)
 
@@ -32,13 +37,14 @@ class Progress:
         """Show the state, if it is time to."""
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + self._interval
+            self._next = now + self.interval
             self._write(self.describe(done, failures, now - self._start))
 
     def message(self, text: str) -> None:
         """Write a line that stays."""
-        self._clear()
-        print(text, file=self._stream, flush=True)
+        with self._lock:  # the engine's results thread has messages, too
+            self._clear()
+            print(text, file=self._stream, flush=True)
 
     def finish(self, done: int, failures: int) -> None:
         """Show the last state."""
@@ -63,11 +69,12 @@ class Progress:
         return f"[{'#' * filled}{'.' * (width - filled)}]"
 
     def _write(self, text: str) -> None:
-        if self._terminal:
-            self._stream.write(f"\r{text}\033[K")
-            self._stream.flush()
-        else:
-            print(text, file=self._stream, flush=True)
+        with self._lock:
+            if self._terminal:
+                self._stream.write(f"\r{text}\033[K")
+                self._stream.flush()
+            else:
+                print(text, file=self._stream, flush=True)
 
     def _clear(self) -> None:
         if self._terminal:
