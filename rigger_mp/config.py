@@ -75,6 +75,7 @@ class Settings:
     max_nesting: int = 1000
     archive: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     plugin_path: tuple[str, ...] = ()
     strict: bool = False
 
@@ -116,14 +117,14 @@ def read_yaml(path: str | os.PathLike[str]) -> Loaded:
         value, places, problems = load_with_places(_read_text(name))
     except YamlProblem as problem:
         raise ConfigError(f"{name}:{problem.place}: {problem}") from None
-    findings = sorted(
-        [*_yaml_findings(problems), *check_values(value)], key=lambda finding: _place(places, finding)
-    )
-    lines = [f"{name}:{_place(places, finding)}: {finding.text}" for finding in findings if finding.fatal]
-    if lines:
-        raise ConfigError("\n".join(lines))
-    warnings = (f"{name}:{_place(places, finding)}: {finding.text}" for finding in findings)
-    return Loaded(value if value is not None else {}, tuple(warnings))
+    config = {} if value is None else value
+    findings = sorted([*_yaml_findings(problems), *check_values(config)], key=lambda found: _place(places, found))
+    # What aliases share is found once for each of them.
+    lines = {f"{name}:{_place(places, found)}: {found.text}": found.fatal for found in findings}
+    errors = [line for line, fatal in lines.items() if fatal]
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return Loaded(config, tuple(lines))
 
 
 def _read_text(name: str) -> str:
@@ -131,9 +132,9 @@ def _read_text(name: str) -> str:
         return Path(name).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: byte {error.start} is not UTF-8; expected a UTF-8 encoded YAML file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{name}: the configuration file cannot be read ({error.strerror}); "
+            f"{name}: the configuration file cannot be read ({getattr(error, 'strerror', error)}); "
             "expected the path of a YAML file, such as rigger.yaml"
         ) from None
 
@@ -165,8 +166,6 @@ def _unplaced(finding: Finding) -> str:
 
 def check_values(config: Any) -> Iterator[Finding]:
     """Find everything that is wrong with a configuration."""
-    if config is None:
-        return
     if not isinstance(config, Mapping):
         yield Finding((), f"the configuration is {_describe(config)}, expected a mapping of keys")
         return
@@ -196,10 +195,8 @@ def _near_miss(name: str, known: Iterable[str], values: Mapping[Any, Any], path:
 def _check_value(value: Any, key: Key, path: KeyPath) -> Iterator[Finding]:
     if value is None and key.nullable:
         return
-    if not _has_type(value, key):
+    if not (_has_type(value, key) and _in_bounds(value, key)):
         yield Finding(path, f"{key.name} is {_describe(value)}, expected {_expected(key)}")
-    elif not _in_bounds(value, key):
-        yield Finding(path, f"{key.name} is {value!r}, expected {_expected(key)}")
     elif key.keys:
         yield from _check_keys(value, key.keys, path)
     elif key.values:
@@ -241,7 +238,6 @@ def _in_bounds(value: Any, key: Key) -> bool:
         (key.minimum is None or value >= key.minimum)
         and (key.maximum is None or value <= key.maximum)
         and (key.above is None or value > key.above)
-        and abs(value) < float("inf")
     )
 
 
@@ -249,8 +245,8 @@ def _expected(key: Key) -> str:
     if key.choices:
         return " or ".join(map(repr, key.choices))
     text = " or ".join(_NAMES[name] for name in key.types)
-    bounds = [("at least", key.minimum), ("at most", key.maximum), ("more than", key.above)]
-    limits = [f"{word} {number:g}" for word, number in bounds if number is not None]
+    bounds = [("at least", key.minimum), ("more than", key.above), ("at most", key.maximum)]
+    limits = [f"{word} {number:.15g}" for word, number in bounds if number is not None]
     return " ".join([text, ", ".join(limits)]).strip() + (" (or null)" if key.nullable else "")
 
 
@@ -261,5 +257,8 @@ def _describe(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a class may define it, and an int may be too long for it
+        return f"a value of type {type(value).__name__!r}"
     return text if len(text) <= 60 else f"{text[:57]}..."

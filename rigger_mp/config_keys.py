@@ -10,6 +10,9 @@ from rigger_mp.net.limits import PREFIX, Limits
 
 KeyType = Literal["boolean", "integer", "number", "string", "object", "array"]
 
+MOST_SECONDS = 1e9
+"""The longest time (32 years): clocks and waits of the operating system overflow not far above."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -56,11 +59,18 @@ def _limit(
 ) -> Key:
     default = getattr(Limits, name)
     types: tuple[KeyType, ...] = ("integer",) if isinstance(default, int) else ("number",)
+    if types == ("number",):
+        maximum = MOST_SECONDS
     return Key(PREFIX + name, types, text, default, minimum, above, maximum)
 
 
 TIME_LIMIT = Key(
-    "time_limit", ("number",), "seconds a function may run before its process is killed", above=0, nullable=True
+    "time_limit",
+    ("number",),
+    "seconds a function may run before its process is killed",
+    above=0,
+    maximum=MOST_SECONDS,
+    nullable=True,
 )
 MAX_RETRIES = Key(
     "max_retries", ("integer",), "how often an event is run again whose process died", default=0, minimum=0
@@ -109,6 +119,23 @@ SERVER_KEYS = (
     _limit("kept_bytes", "bytes that kept results, and replies of keys, may hold, each", minimum=0),
 )
 
+INPUT_KEYS = (
+    Key("hook", ("string",), "the hook that rigger-mp run fires for each file", nullable=True),
+    Key("events", ("string",), "file of JSON lines, one event each; - is standard input", nullable=True),
+    Key(
+        "files",
+        ("object",),
+        "one event for each file that matches",
+        nullable=True,
+        keys=(
+            Key("root", ("string",), "directory; {stdlib} stands for the standard library's", ".", nullable=True),
+            Key("pattern", ("string",), "glob pattern relative to root, such as **/*.py", nullable=True),
+            Key("argument", ("string",), "the name by which the hook gets the path", "path", nullable=True),
+            Key("exclude", ("string", "array"), "patterns of files to leave out", nullable=True),
+        ),
+    ),
+)
+
 KEYS = (
     Key("squash_exceptions", ("boolean",), "a failing function does not end its event", default=False),
     Key("threaded", ("boolean",), "run the functions of one stage in parallel", default=True),
@@ -120,7 +147,14 @@ KEYS = (
     Key("workers", ("integer",), "worker processes (default: the usable CPUs)", minimum=1, maximum=4096, nullable=True),
     Key("queue_size", ("integer",), "events that may be pending; then firing waits", default=10_000, minimum=1),
     Key("list_merge", ("string",), "what a list update does to a list", "extend", choices=("extend", "replace")),
-    Key("graceful_timeout", ("number",), "seconds that stopping may take before processes are killed", 25.0, minimum=0),
+    Key(
+        "graceful_timeout",
+        ("number",),
+        "seconds that stopping may take before processes are killed",
+        default=25.0,
+        minimum=0,
+        maximum=MOST_SECONDS,
+    ),
     TIME_LIMIT,
     MAX_RETRIES,
     Key(
@@ -132,10 +166,11 @@ KEYS = (
     ),
     Key("max_memory_per_child", ("integer",), "bytes a worker may use before it is replaced", minimum=1, nullable=True),
     Key("max_restarts", ("integer",), "starts of a worker that may fail within restart_period", default=5, minimum=0),
-    Key("restart_period", ("number",), "seconds that max_restarts refers to", default=60.0, above=0),
+    Key("restart_period", ("number",), "seconds that max_restarts refers to", 60.0, above=0, maximum=MOST_SECONDS),
     Key("max_nesting", ("integer",), "how deep hooks may fire hooks", default=1000, minimum=1),
     Key("archive", ("object",), "the archive process", nullable=True, keys=ARCHIVE_KEYS),
     Key("hooks", ("object",), "options by hook", nullable=True, values=HOOK_KEYS),
+    Key("inputs", ("object",), "what rigger-mp run fires", nullable=True, keys=INPUT_KEYS),
     Key("plugin_path", ("string", "array"), "directories with plugin files", nullable=True),
     Key("strict", ("boolean",), "refuse to start if any instance cannot be made", default=False),
 )

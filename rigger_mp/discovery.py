@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import operator
 import os
 import pickle
 import sys
@@ -30,6 +31,8 @@ from rigger_mp.plugin import RiggerBasePlugin
 ENTRY_POINTS = "rigger_mp.plugins"
 """The entry point group in which packages offer plugins."""
 _FILE_MODULES = "rigger_mp_plugin_path_"
+_IMPORTERS = (__file__, importlib.__file__, "<frozen importlib")
+"""Where the frames of a traceback are that lead from here to the module being imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +104,28 @@ def load_class(source: PluginSource) -> Any:
         PluginError: it cannot be imported; the message names the file and line where the import failed.
     """
     if source.kind == "pickled":
-        return pickle.loads(source.payload)
+        return _unpickle(source.payload)
     if source.kind == "module":
         return _attribute(_import(source.location), source.attribute, source.location)
     return _attribute(_import_file(Path(source.location), source.module), source.attribute, source.location)
 
 
+def _unpickle(payload: bytes) -> Any:
+    try:
+        return pickle.loads(payload)
+    except Exception as error:
+        raise _import_problem("the registered class", error) from error
+
+
 def _attribute(module: ModuleType, attribute: str, where: str) -> Any:
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(attribute, _plugin_classes(module), 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise PluginError(f"{where} has no {attribute!r}{hint}")
-        found = getattr(found, part)
-    return found
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError as error:
+        near = difflib.get_close_matches(attribute, _plugin_classes(module), 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise PluginError(f"{where} has no {attribute!r}{hint}") from error
+    except BaseException as error:
+        raise _import_problem(f"{where}:{attribute}", error) from error
 
 
 def _import(name: str) -> ModuleType:
@@ -145,24 +155,32 @@ def _import_problem(what: str, error: BaseException) -> PluginError:
     if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}:{error.lineno}"
+        place = f"{error.filename}:{error.lineno or 1}"
     else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        own = [frame for frame in frames if frame.filename != __file__]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(_IMPORTERS)]
         place = f"{own[-1].filename}:{own[-1].lineno}" if own else what
-    return PluginError(f"{what} cannot be imported: {place}: {type(error).__name__}: {error}")
+    return PluginError(f"{what} cannot be imported: {place}: {_text(error)}")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its class is a plugin author's
+        return type(error).__name__
 
 
 def _plugin_classes(module: ModuleType) -> list[str]:
-    """Return the names of the plugin classes that a module defines itself."""
-    return [
-        name
-        for name, value in vars(module).items()
+    """Return the names of the plugin classes that a module defines itself, one for each class."""
+    names = {
+        value: name
+        for name, value in reversed(vars(module).items())
         if inspect.isclass(value)
         and issubclass(value, RiggerBasePlugin)
         and value.__module__ == module.__name__
         and not name.startswith("_")
-    ]
+    }
+    return list(reversed(names.values()))
 
 
 class _Search:
@@ -194,16 +212,14 @@ class _Search:
             raise PluginError(f"plugin [{name}]: its class cannot be sent to other processes: {error}") from error
 
     def _find_module(self, name: str) -> PluginSource | None:
-        module, colon, attribute = name.partition(":")
-        if not colon:
-            return None
-        return PluginSource("module", location=module, attribute=attribute)
+        return _module_source(name, name) if ":" in name else None
 
     def _find_entry_point(self, name: str) -> PluginSource | None:
-        for entry in _entry_points():
-            if entry.name == name:
-                return PluginSource("module", location=entry.module, attribute=entry.attr)
-        return None
+        # What may follow the class, in brackets, are extras of its package.
+        targets = sorted({entry.value.partition("[")[0].strip() for entry in _entry_points() if entry.name == name})
+        if len(targets) > 1:
+            raise PluginError(f"plugin [{name}] is the entry point of several packages: {', '.join(targets)}; name one")
+        return _module_source(name, targets[0]) if targets else None
 
     def _find_file(self, name: str) -> PluginSource | None:
         stem, _, attribute = name.partition(":")
@@ -234,6 +250,13 @@ class _Search:
         for directory in self._directories:
             if directory.is_dir():
                 yield from (file.stem for file in directory.glob("*.py"))
+
+
+def _module_source(name: str, target: str) -> PluginSource:
+    module, _, attribute = (part.strip() for part in target.partition(":"))
+    if not all([*module.split("."), *attribute.split(".")]):
+        raise PluginError(f"plugin [{name}] is looked for in {target!r}, expected package.module:Class")
+    return PluginSource("module", location=module, attribute=attribute)
 
 
 def _file_source(file: Path, attribute: str) -> PluginSource:

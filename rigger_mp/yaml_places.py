@@ -9,6 +9,9 @@ import yaml
 
 MOST_NODES = 100_000
 """Nodes, aliases expanded, that a file may have: far more than any configuration, far fewer than a bomb's."""
+MERGE = "tag:yaml.org,2002:merge"
+TEXTS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:value", MERGE})
+"""The tags of scalars that, as keys, are their own text."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,13 +64,13 @@ def load_with_places(text: str) -> tuple[Any, Places, list[tuple[tuple[str, ...]
     Raises:
         YamlProblem: it is not YAML, has tags that are not safe, or its aliases are circular or explode.
     """
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, Places(), []
-        walk = _Walk()
+        walk = _Walk(loader)
         walk.visit(node, ())
         return loader.construct_document(node), walk.places, walk.problems
     except yaml.MarkedYAMLError as error:
@@ -75,10 +78,11 @@ def load_with_places(text: str) -> tuple[Any, Places, list[tuple[tuple[str, ...]
         place = _place(mark) if mark is not None else Place(1, 1)
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise YamlProblem(place, f"{what}, expected valid YAML") from None
-    except yaml.YAMLError as error:
-        raise YamlProblem(Place(1, 1), f"{' '.join(str(error).split())}, expected valid YAML") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise YamlProblem(Place(1, 1), f"{type(error).__name__}: {error}, expected valid YAML") from None
+    except yaml.reader.ReaderError as error:
+        place = _place_of_character(text, error.position)
+        raise YamlProblem(place, f"character #x{ord(text[error.position]):04x}, expected valid YAML") from None
+    except RecursionError:
+        raise YamlProblem(Place(1, 1), "nested too deeply, expected valid YAML") from None
     finally:
         loader.dispose()
 
@@ -87,10 +91,28 @@ def _place(mark: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1)
 
 
+def _place_of_character(text: str, position: int) -> Place:
+    before = text[:position]
+    return Place(before.count("\n") + 1, position - before.rfind("\n"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Tells the place of a scalar that is not what its tag, or its look, says: ``2024-13-45``, ``!!bool x``."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, ArithmeticError):
+            text, kind = str(node.value)[:40], node.tag.rpartition(":")[2]
+            what = f"{text!r} is no {kind}, expected valid YAML (in quotes, if it is a string)"
+            raise YamlProblem(_place(node.start_mark), what) from None
+
+
 class _Walk:
     """Visits every node once for each path that leads to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, loader: _Loader) -> None:
+        self._loader = loader
         self.places = Places()
         self.problems: list[tuple[tuple[str, ...], str]] = []
         self._above: set[int] = set()
@@ -113,15 +135,22 @@ class _Walk:
         self._above.discard(id(node))
 
     def _visit_mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> None:
-        seen: dict[tuple[str, str], Place] = {}
+        seen: dict[Any, Place] = {}
         for key, value in node.value:
-            name = str(key.value) if isinstance(key, yaml.ScalarNode) else repr(key.tag)
+            made = self._made(key)
+            name = str(made)
             inner, place = (*path, name), _place(key.start_mark)
-            first = seen.setdefault((key.tag, name), place)
-            if first is not place and name != "<<":
+            first = seen.setdefault(made, place)
+            if first is not place and key.tag != MERGE:
                 twice = (*path, name, "")
                 self.places.keys[twice] = place
                 self.problems.append((twice, f"the key {name!r} stands twice (first at {first}), expected once"))
             else:
                 self.places.keys[inner] = place
             self.visit(value, inner)
+
+    def _made(self, key: yaml.Node) -> Any:
+        """Return the key itself, since unlike texts may mean the same one: ``1`` and ``0x1``."""
+        if not isinstance(key, yaml.ScalarNode):
+            return id(key)
+        return key.value if key.tag in TEXTS else self._loader.construct_object(key)

@@ -298,3 +298,18 @@ def test_the_table_sums_by_plugin_and_aligns() -> None:
     assert "events/s   5.0" in text
     assert "3.0 MiB" in text
     assert human_bytes(512) == "512 B"
+
+
+def test_what_plugins_print_keeps_out_of_the_json(project: Path) -> None:
+    loud = PLUGIN.replace("def write(self, text):", "def write(self, text):\n        print('loud')")
+    (project / "journal.py").write_text(loud)
+    done = rigger_mp("run", project / "rigger.yaml", "--events", os.devnull, "--json")
+    assert json.loads(done.stdout)["events"] == 0
+    assert "loud" in done.stderr
+
+
+def test_a_plugin_module_in_the_current_directory(project: Path) -> None:
+    (project / "here.yaml").write_text(f"plugins:\n  j: {{plugin: 'journal:Journal', log: {project / 'log'}}}\n")
+    script = Path(sys.executable).with_name("rigger-mp")
+    done = subprocess.run([script, "check", "here.yaml"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -76,8 +76,8 @@ def test_check_finds_a_wrong_inputs_section(project: Path) -> None:
         done = rigger_mp(subcommand, config)
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
-        assert b"inputs.hook: 7, expected a string" in done.stderr
-        assert b"inputs.files.exclude: 5, expected a pattern" in done.stderr
+        assert b"hook is 7, expected a string" in done.stderr
+        assert b"exclude is 5, expected a string or a list" in done.stderr
 
 
 def test_what_a_plugin_prints_is_no_part_of_the_report(project: Path) -> None:

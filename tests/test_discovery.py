@@ -13,6 +13,7 @@ from engine_plugins import Adder, Counter
 from quiet import QuietRigger
 
 from rigger_mp.discovery import find_instances, load_class
+from rigger_mp.engine.spec import PluginSource
 from rigger_mp.errors import DuplicatePluginError, PluginError
 
 PLUGIN = """
@@ -31,6 +32,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
+
+
+def offer(folder: Path, package: str, lines: str) -> None:
+    """Make an installed package that offers entry points."""
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[rigger_mp.plugins]\n{lines}")
 
 
 def problem_of(plugin: str, folder: Path, registered: dict[str, type] | None = None, **keys: Any) -> str:
@@ -61,13 +70,22 @@ def test_by_module_and_class(folder: Path) -> None:
 
 def test_by_entry_point(folder: Path) -> None:
     (folder / "pointed.py").write_text(PLUGIN.format(name="Pointed"))
-    info = folder / "pointed-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pointed\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[rigger_mp.plugins]\nshort = pointed:Pointed\nbad = nowhere:Pointed\n")
+    offer(folder, "pointed", "short = pointed:Pointed\nbad = nowhere:Pointed\n")
     assert where({"workers": 1, "plugins": {"p": {"plugin": "short"}}}) == "Pointed"
     assert "ModuleNotFoundError" in problem_of("bad", folder)
     assert "did you mean 'short'?" in problem_of("shrt", folder)
+
+
+def test_entry_points_that_are_broken(folder: Path) -> None:
+    (folder / "pointed.py").write_text(PLUGIN.format(name="Pointed"))
+    offer(folder, "one", "bare = pointed\nwrong = pointed:Pointd\nboth = pointed:Pointed\nsame = pointed:Pointed\n")
+    offer(folder, "two", "both = other:Pointed\nsame = pointed:Pointed [extra]\nextra = pointed:Pointed [extra]\n")
+    assert "plugin [bare] is looked for in 'pointed', expected package.module:Class" in problem_of("bare", folder)
+    assert "pointed has no 'Pointd', did you mean 'Pointed'?" in problem_of("wrong", folder)
+    assert "several packages: other:Pointed, pointed:Pointed" in problem_of("both", folder)
+    config = {"plugins": {name: {"plugin": name} for name in ("same", "extra")}}
+    found = find_instances(config, {}, folder)
+    assert ([spec.source.attribute for spec in found.instances], found.problems) == (["Pointed"] * 2, ())
 
 
 def test_by_file_name_relative_to_the_configuration(tmp_path: Path) -> None:
@@ -96,9 +114,20 @@ def test_one_name_in_two_directories(tmp_path: Path) -> None:
     assert find_instances(twice, {}, tmp_path).problems == ()
 
 
+def test_a_class_under_two_names_is_one_class(tmp_path: Path) -> None:
+    (tmp_path / "alias.py").write_text(PLUGIN.format(name="One") + "Other = One\n")
+    (spec,) = find_instances({"plugins": {"a": {"plugin": "alias"}}, "plugin_path": "."}, {}, tmp_path).instances
+    assert spec.source.attribute == "One"
+
+
+NASTY = "class Nasty(Exception):\n    def __str__(self): raise ValueError\nraise Nasty\n"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (NASTY, "bad.py:3: Nasty"),
+        ("def fail():\n    raise OSError(5)\nfail()\n", "bad.py:2: OSError: 5"),
         ("import nowhere_at_all\n", "bad.py:1: ModuleNotFoundError"),
         ("\n\n1 / 0\n", "bad.py:3: ZeroDivisionError"),
         ("x = (\n", "bad.py:1: SyntaxError"),
@@ -106,19 +135,58 @@ def test_one_name_in_two_directories(tmp_path: Path) -> None:
         ("x = 1\n", "found none"),
     ],
 )
-def test_a_file_that_cannot_be_imported(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "bad.py").write_text(text)
-    assert words in problem_of("bad", tmp_path, plugin_path=".")
+def test_a_file_that_cannot_be_imported(folder: Path, text: str, words: str) -> None:
+    (folder / "bad.py").write_text(text)
+    assert words in problem_of("bad", folder, plugin_path=".")
+    if words != "found none":
+        assert words in problem_of("bad:Plugin", folder)
+        (folder / "outer.py").write_text("\nimport bad\n")
+        assert words in problem_of("outer:Plugin", folder)
 
 
-@pytest.mark.parametrize("keys", [{}, {"stateless": True}])
+def test_a_file_that_is_named_like_the_import_system(tmp_path: Path) -> None:
+    (tmp_path / "my_importlib.py").write_text("\n1 / 0\n")
+    assert "my_importlib.py:2: ZeroDivisionError" in problem_of("my_importlib", tmp_path, plugin_path=".")
+
+
+def test_a_module_whose_attributes_fail(folder: Path) -> None:
+    (folder / "lazy.py").write_text("def __getattr__(name):\n    raise RuntimeError(name)\n")
+    assert "lazy.py:2: RuntimeError: Plugin" in problem_of("lazy:Plugin", folder)
+
+
+@pytest.mark.parametrize("keys", [{}, {"stateless": True}, {"stateless": False}])
 def test_what_is_no_plugin_class(folder: Path, keys: dict[str, bool]) -> None:
     (folder / "other.py").write_text("class Plain: pass\nvalue = 5\n")
-    for plugin in ("other:Plain", "other:value", "plain"):
-        config = {"plugins": {"it": {"plugin": plugin, **keys}}}
+    (folder / "mine").mkdir()
+    (folder / "mine" / "filed.py").write_text("class Plain: pass\n")
+    offer(folder, "other", "pointed = other:Plain\n")
+    for plugin in ("other:Plain", "other:value", "plain", "pointed", "filed:Plain"):
+        config = {"plugin_path": "mine", "plugins": {"it": {"plugin": plugin, **keys}}}
         found = find_instances(config, {"plain": int}, folder)
-        assert "derived from RiggerBasePlugin" in found.problems[0]
-    assert "no 'Nothing'" in problem_of("other:Nothing", folder)
+        assert found.instances == ()
+        assert f"plugin [{plugin}] is " in found.problems[0]
+        assert "expected a class derived from RiggerBasePlugin" in found.problems[0]
+
+
+@pytest.mark.parametrize("plugin", ["other:", ":Plain", ":", ".other:Plain", "other:Plain.", "other..x:Plain"])
+def test_what_names_no_class(folder: Path, plugin: str) -> None:
+    (folder / "other.py").write_text("class Plain: pass\n")
+    assert problem_of(plugin, folder).endswith("expected package.module:Class")
+
+
+def test_an_attribute_that_is_not_there(folder: Path) -> None:
+    (folder / "other.py").write_text(PLUGIN.format(name="Offered"))
+    assert problem_of("other:Offerd", folder).endswith("other has no 'Offerd', did you mean 'Offered'?")
+    assert problem_of("other:Nothing", folder).endswith("other has no 'Nothing'")
+
+
+@pytest.mark.parametrize("name", ["addre", "shrt", "fild"])
+def test_near_misses_of_each_way(folder: Path, name: str) -> None:
+    (folder / "filed.py").write_text(PLUGIN.format(name="Filed"))
+    offer(folder, "pointed", "short = pointed:Pointed\n")
+    right = {"addre": "adder", "shrt": "short", "fild": "filed"}[name]
+    problem = problem_of(name, folder, {"adder": Adder}, plugin_path=".")
+    assert problem.endswith(f"did you mean {right!r}?")
 
 
 def test_an_unknown_plugin_is_named_with_where_it_was_looked_for() -> None:
@@ -132,9 +200,11 @@ def test_an_unknown_plugin_is_named_with_where_it_was_looked_for() -> None:
 
 
 def test_strict_refuses_to_start_and_names_all() -> None:
-    config = {"strict": True, "plugins": {"a": {"plugin": "x"}, "b": {"plugin": "y"}}}
-    with pytest.raises(PluginError, match=r"(?s)\[a\].*\[b\]"):
-        QuietRigger(config).start()
+    entries = {"a": {"plugin": "x"}, "good": {"plugin": "adder"}, "b": {"plugin": "y"}}
+    config = {"strict": True, "plugins": entries}
+    with pytest.raises(PluginError, match=r"(?s)\[a\].*\[b\]") as caught:
+        QuietRigger(config, plugins={"adder": Adder}).start()
+    assert "[good]" not in str(caught.value)
 
 
 def test_a_disabled_instance_is_neither_imported_nor_listed(tmp_path: Path) -> None:
@@ -162,15 +232,29 @@ def test_a_class_that_cannot_travel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "stateless"), [({}, True), ({"stateless": False}, False), ({"stateless": None}, True)]
+    ("plugin", "keys", "stateless"),
+    [
+        (Adder, {}, True),
+        (Adder, {"stateless": False}, False),
+        (Adder, {"stateless": None}, True),
+        (Counter, {}, False),
+        (Counter, {"stateless": True}, True),
+        (Counter, {"stateless": None}, False),
+    ],
 )
 def test_statelessness_comes_from_the_class_unless_the_configuration_says(
-    keys: dict[str, Any], stateless: bool
+    plugin: type, keys: dict[str, Any], stateless: bool
 ) -> None:
-    config = {"plugins": {"a": {"plugin": "adder", **keys}}}
-    (spec,) = find_instances(config, {"adder": Adder}).instances
+    config = {"plugins": {"a": {"plugin": "it", **keys}}}
+    (spec,) = find_instances(config, {"it": plugin}).instances
     assert spec.stateless is stateless
-    assert load_class(spec.source) is Adder
+    assert load_class(spec.source) is plugin
+
+
+def test_a_class_that_cannot_be_unpickled() -> None:
+    source = PluginSource("pickled", payload=b"\x80\x05cnowhere_at_all\nPlugin\n.")
+    with pytest.raises(PluginError, match="ModuleNotFoundError"):
+        load_class(source)
 
 
 def test_importing_the_package_is_light() -> None:

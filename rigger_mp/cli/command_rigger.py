@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,23 +17,39 @@ class CommandRigger(Rigger):
 
     Args:
         config: the path of the configuration.
+        prints_aside: what plugins print goes to standard error, because standard output is for data.
         overrides: keys that take the place of the configuration's.
 
     Attributes:
         say: writes a line to the user.
     """
 
-    def __init__(self, config: str, **overrides: Any) -> None:
+    def __init__(self, config: str, *, prints_aside: bool = False, **overrides: Any) -> None:
         super().__init__(config)
+        self._prints_aside = prints_aside
         self.say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
         self.read_config(self.config_file)
         self.config = {**self.config, **overrides}
 
     def parse_config(self) -> None:
         """Start with the configuration that was read."""
-        self.setup_plugin_instances()
+        with _standard_output_aside() if self._prints_aside else nullcontext():
+            self.setup_plugin_instances()
         self.start_server()
 
     def log_message(self, message: object) -> None:
         """Say it."""
         self.say(str(message))
+
+
+@contextmanager
+def _standard_output_aside() -> Iterator[None]:
+    """Start processes whose standard output is this one's standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

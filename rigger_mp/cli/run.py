@@ -66,8 +66,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out the subcommand and return its exit status."""
-    overrides = {} if options.workers is None else {"workers": options.workers}
-    rigger = CommandRigger(options.config, **overrides)
+    overrides: dict[str, Any] = {} if options.workers is None else {"workers": options.workers}
+    rigger = CommandRigger(options.config, prints_aside=options.json, **overrides)
     inputs, total = open_inputs(_source(options, rigger))
     progress = Progress(total)
     rigger.say = progress.message
