@@ -146,7 +146,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise _import_problem(str(path), error) from error
     return module
 
@@ -226,7 +226,7 @@ class _Search:
         if not stem.isidentifier():
             return None
         files = [directory / f"{stem}.py" for directory in self._directories]
-        files = list(dict.fromkeys(file.resolve() for file in files if file.is_file()))
+        files = list(dict.fromkeys(file.resolve() for file in files if os.path.isfile(file)))  # noqa: PTH113 - is_file() raises where access is denied
         if not files:
             return None
         if len(files) > 1:
@@ -248,7 +248,7 @@ class _Search:
 
     def _file_names(self) -> Iterator[str]:
         for directory in self._directories:
-            if directory.is_dir():
+            if os.path.isdir(directory):  # noqa: PTH112 - is_dir() raises where access is denied
                 yield from (file.stem for file in directory.glob("*.py"))
 
 

@@ -102,7 +102,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, LookupError, ArithmeticError):
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
             text, kind = str(node.value)[:40], node.tag.rpartition(":")[2]
             what = f"{text!r} is no {kind}, expected valid YAML (in quotes, if it is a string)"
             raise YamlProblem(_place(node.start_mark), what) from None

@@ -101,6 +101,7 @@ workers: 3
         ("? [1, 2]\n: 3\n", "1:3", "valid YAML"),
         ("b: é\na: \x07", "2:4", "character #x0007"),
         ("a: !!bool x", "1:4", "'x' is no bool"),
+        ("a: !!timestamp x", "1:4", "'x' is no timestamp"),
         ("a: [1, !!float x]", "1:8", "'x' is no float"),
         ("a: " + "9" * 5000, "1:4", "is no int"),
         ("a: " + "[" * 3000 + "]" * 3000, "1:1", "nested too deeply"),

@@ -264,3 +264,12 @@ def test_importing_the_package_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_that_takes_itself_out_of_the_modules(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import sys\ndel sys.modules[__name__]\n1 / 0\n")
+    assert "bad.py:3: ZeroDivisionError" in problem_of("bad", tmp_path, plugin_path=".")
+
+
+def test_a_name_that_is_too_long_for_a_file(tmp_path: Path) -> None:
+    assert "was not found" in problem_of("a" * 300, tmp_path, plugin_path=".")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from asyncio import StreamWriter
 from collections import deque
 from collections.abc import Callable
@@ -131,12 +133,19 @@ class Outbox:
         if reply.final and not self._transport.is_closing():
             self._sent(reply.task, body)
 
+    def _drop(self) -> None:
+        sock = self._writer.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            # Closing alone would leave what is unread with the kernel, which goes on offering it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
     async def _wait_until_read(self) -> None:
         try:
             async with asyncio.timeout(self._limits.write_timeout):
                 await self._writer.drain()
         except (OSError, TimeoutError):
-            self._transport.abort()
+            self._drop()
         self._slow = None
         self.flush()
         self._changed()
