@@ -30,8 +30,8 @@ _EPILOG = """\
 Ctrl-C stops feeding, finishes what was fired, and still fires finish_session; a second one kills everything.
 SIGTERM counts as Ctrl-C.
 
-exit status: 0 done (events may have failed), 1 with --fail-on-error if any failed, 2 wrong configuration or
-usage, 130 interrupted and drained, 137 killed by a second Ctrl-C
+exit status: 0 done (events may have failed), 1 the engine was lost, or any event failed with --fail-on-error,
+2 wrong configuration or usage, 130 interrupted and drained, 137 killed by a second Ctrl-C, 141 nobody reads the output
 
 examples:
   rigger-mp run plugins/audit.yaml
@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     inputs, total = open_inputs(_source(options, rigger))
     progress = Progress(total)
     rigger.say = progress.message
+    if total == 0:
+        progress.message("no file matches: is the pattern right, and its root?")
     with Interrupts() as interrupts:
         session = Session(rigger, progress, interrupts, verbose=options.verbose)
         summary = session.run(inputs, bracketed=not options.no_session)

@@ -78,6 +78,8 @@ class Session:
                 self._rigger.stop(graceful_timeout=0)
                 return None
             except BaseException:
+                if self._fired:
+                    self._finish()
                 self._rigger.stop(graceful_timeout=0)
                 raise
         self._finish()
