@@ -7,6 +7,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says nothing on a slow and busy machine.
+settings.register_profile("rigger_mp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rigger_mp")
 
 GRACE = 5.0
 """Seconds that what is ending already may take to end."""
