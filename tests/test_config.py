@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rigger_mp.config import Settings, check_mapping, read_yaml
@@ -167,6 +167,16 @@ def test_near_misses_are_warned_about_and_unknown_keys_kept(tmp_path: Path) -> N
 def test_merge_keys(tmp_path: Path) -> None:
     text = "base: &base {plugin: x, enabled: true}\nplugins:\n  a:\n    <<: *base\n    enabled: false\n"
     assert read_yaml(write(tmp_path, text)).config["plugins"]["a"] == {"plugin": "x", "enabled": False}
+
+
+def test_merging_twice_is_no_key_given_twice(tmp_path: Path) -> None:
+    text = "a: &a {plugin: x}\nb: &b {dedicated: true}\nplugins:\n  c:\n    <<: *a\n    <<: *b\n"
+    assert read_yaml(write(tmp_path, text)).config["plugins"]["c"] == {"plugin": "x", "dedicated": True}
+
+
+def test_a_byte_order_mark_takes_no_column(tmp_path: Path) -> None:
+    (error,) = errors_of(write(tmp_path, "\ufeffworkers: 0\n"))
+    assert error.startswith("1:10: workers is 0")
 
 
 def test_a_path_that_no_file_can_have() -> None:
@@ -330,6 +340,7 @@ def is_accepted(config: dict[str, Any]) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_any_mapping_is_judged(config: dict[str, Any]) -> None:
     try:
@@ -340,6 +351,7 @@ def test_any_mapping_is_judged(config: dict[str, Any]) -> None:
         assert all("did you mean" in warning for warning in warnings)
 
 
+@settings(deadline=None)
 @given(config=CONFIGS)
 def test_a_file_is_judged_like_its_mapping(tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any]) -> None:
     path = tmp_path_factory.mktemp("config") / "rigger.yaml"
@@ -353,6 +365,7 @@ def test_a_file_is_judged_like_its_mapping(tmp_path_factory: pytest.TempPathFact
         assert read == config
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_judged(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("config") / "rigger.yaml"

@@ -88,6 +88,7 @@ def test_the_schema_accepts_exactly_what_the_validator_accepts(config: dict[str,
     assert VALIDATOR.is_valid(config) == is_accepted(config)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KEYS).flatmap(lambda key: any_value(key).map(lambda value: {key.name: value})))
 def test_they_agree_on_each_key_alone(config: dict[str, Any]) -> None:
     assert VALIDATOR.is_valid(config) == is_accepted(config)
