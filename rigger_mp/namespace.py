@@ -226,13 +226,13 @@ class VersionedNamespace:
         """Return every chain of the current version."""
         return self.read_many(None, self.version)
 
-    def dump(self) -> tuple[int, dict[str, list[tuple[int, Encoded]]]]:
-        """Return the version and everything kept, for :meth:`load_dump` of another one."""
-        return self.version, {name: list(history) for name, history in self._history.items()}
+    def dump(self) -> tuple[int, int, dict[str, list[tuple[int, Encoded]]]]:
+        """Return version, floor and everything kept, for :meth:`load_dump` of another one."""
+        return self.version, self.floor, {name: list(history) for name, history in self._history.items()}
 
-    def load_dump(self, version: int, history: dict[str, list[tuple[int, Encoded]]]) -> None:
+    def load_dump(self, version: int, floor: int, history: dict[str, list[tuple[int, Encoded]]]) -> None:
         """Take over what :meth:`dump` returned."""
-        self.version, self.floor = version, 0
+        self.version, self.floor = version, floor
         self._history = history
         self._prune_at = {}
         self._superseded.clear()

@@ -15,7 +15,7 @@ from quiet import QuietRigger
 from waiting import wait_for
 
 from rigger_mp import HookError, Rigger
-from rigger_mp.errors import EncodingError, EngineLost, PluginError, TimeLimitExceeded, WorkerLost
+from rigger_mp.errors import EncodingError, EngineLost, NotRunningError, PluginError, TimeLimitExceeded, WorkerLost
 
 PLUGINS = {"mean": Mean, "adder": Adder, "counter": Counter}
 
@@ -155,3 +155,37 @@ def test_an_event_whose_process_died_is_run_again_as_often_as_max_retries_says(t
     with QuietRigger(config(max_retries=2), plugins=PLUGINS) as rigger, pytest.raises(WorkerLost):
         rigger.fire_hook("vanish", log=str(tmp_path / "log"))
     assert (tmp_path / "log").read_text() == "vanish\n" * 3
+
+
+def test_a_killed_manager_is_replaced_and_knows_everything() -> None:
+    with QuietRigger(config(), plugins=PLUGINS) as rigger:
+        rigger.global_data = {"kept": {"a": 1}}
+        before = rigger.fire_hook("add", a=1, b=2)
+        for kill_before_reading in (True, False, True):
+            (manager,) = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "manager"]
+            os.kill(manager, signal.SIGKILL)
+            if kill_before_reading:
+                assert rigger.global_data["last"] == 3
+            assert rigger.fire_hook("add", a=1, b=2)["last"] == 3
+            assert rigger.global_data.copy() == {"kept": {"a": 1}, "last": 3}
+        (manager,) = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "manager"]
+        os.kill(manager, signal.SIGKILL)
+    assert rigger.global_data.copy() == {"kept": {"a": 1}, "last": 3}
+    assert before["last"] == 3
+
+
+def test_a_killed_dispatcher_ends_everything_pending_by_name(tmp_path: Path) -> None:
+    rigger = QuietRigger(config(), plugins=PLUGINS).start()
+    rigger.fire_hook("add", a=1, b=2)
+    blocked = rigger.submit("block", started=str(tmp_path / "started"))
+    behind = [rigger.submit("fine") for _ in range(10)]
+    wait_for((tmp_path / "started").exists)
+    (dispatcher,) = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "dispatcher"]
+    os.kill(dispatcher, signal.SIGKILL)
+    for future in (blocked, *behind):
+        with pytest.raises(EngineLost, match="dispatcher"):
+            future.result(timeout=30)
+    with pytest.raises(NotRunningError):
+        rigger.fire_hook("fine")
+    rigger.stop()
+    assert rigger.global_data["last"] == 3

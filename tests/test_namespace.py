@@ -351,5 +351,5 @@ def test_what_is_superseded_below_the_floor_is_forgotten() -> None:
         versions.commit([{"big": encode_update(b"0" * 10_000), f"once{number}": once}])
         versions.commit([load_names(dump_deletions([f"once{number}"]))])
         versions.raise_floor(versions.version)
-    _version, history = versions.dump()
+    _version, _floor, history = versions.dump()
     assert {name: len(links) for name, links in history.items()} == {"big": 1}

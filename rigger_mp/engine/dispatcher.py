@@ -69,6 +69,7 @@ class Dispatcher:
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
+        self._manager_missed = False
         self._listening = False
         self._orphaned = False
         self._floor = 0
@@ -137,6 +138,9 @@ class Dispatcher:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
             commits.clear()
+        if self._peers.manager.broken and not self._manager_missed:
+            self._manager_missed = True
+            self._outbox.append(m.ManagerLost(self._published))
 
     def _watch_writers(self) -> None:
         self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
@@ -204,6 +208,7 @@ class Dispatcher:
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version
+        self._manager_missed = False
 
     def _on_manager_writable(self, _mask: int) -> None:
         self._peers.manager.flush()

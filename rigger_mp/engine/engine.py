@@ -95,7 +95,8 @@ class Engine:
         self._accepting = False
         self._snapshots = Snapshots()
         self._answers: dict[int, HookFuture] = {}
-        self.reader = GlobalsReader(boot.list_merge)
+        self.reader = GlobalsReader(boot.list_merge, self._replace_manager)
+        self._replacing = threading.Lock()
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
         self._ready = threading.Event()
@@ -139,6 +140,26 @@ class Engine:
             self.stop(0.0)
             raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
         self._accepting = True
+
+    def _replace_manager(self, gone: ManagerProcess) -> bool:
+        """Put another Manager in the place of one that is gone; the dispatcher publishes everything to it.
+
+        Returns:
+            Whether there is another one: not if the engine has ended, for then nobody has the globals.
+        """
+        with self._replacing:
+            if self._manager is not gone:
+                return True
+            if self._ended:
+                return False
+            publisher, publishing = os.pipe()
+            self._manager = ManagerProcess(self.reader.list_merge, publisher)
+            self.reader.attach(self._manager)
+            with contextlib.suppress(OSError):  # the dispatcher is gone, too: the results thread will see it
+                socket.send_fds(self._socket, [b"M"], [publishing])
+            os.close(publishing)
+            gone.end(0.0)
+            return True
 
     # -- sending -----------------------------------------------------------------------------------------
 
@@ -312,6 +333,8 @@ class Engine:
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
+            case m.ManagerLost():
+                self._replace_manager(self._manager)
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
             case m.Ready():
@@ -359,6 +382,8 @@ class Engine:
         What was not finished ends in ``EngineLost``. Another call, from another thread, may shorten the time.
         """
         self.refuse_on_results_thread("stop()")
+        with contextlib.suppress(EngineLost):
+            self.reader.names(0, exact=False)  # a Manager that is gone is replaced while that is possible
         self._announce_stop(time.monotonic() + graceful_timeout)
         try:
             self._await_end()

@@ -56,8 +56,8 @@ class PublishedNamespace:
             self._await(version)
             return self._namespace.names(version if exact else self._namespace.version)
 
-    def dump(self, version: int) -> tuple[int, dict[str, Any]]:
-        """Return the latest version, at least ``version``, and every name's history."""
+    def dump(self, version: int) -> tuple[int, int, dict[str, Any]]:
+        """Return the latest version, at least ``version``, the floor, and every name's history."""
         with self._changed:
             self._await(version)
             return self._namespace.dump()

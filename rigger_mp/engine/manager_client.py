@@ -7,16 +7,20 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Client, Connection
 from multiprocessing.managers import dispatch  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
 from rigger_mp.engine.frames import frame
-from rigger_mp.engine.manager import new_address
+from rigger_mp.engine.manager import READ_TIME, new_address
 from rigger_mp.engine.process import launch
 from rigger_mp.errors import EngineLost
 from rigger_mp.namespace import Chain, VersionedNamespace
+
+
+CALL_TIME = READ_TIME + 5.0
+"""Seconds that the Manager may take to answer before it counts as gone."""
 
 
 class GlobalsReader:
@@ -24,10 +28,12 @@ class GlobalsReader:
 
     Args:
         list_merge: ``"extend"`` or ``"replace"``.
+        replace: called with a Manager that is gone; attaches another and returns true, or returns false.
     """
 
-    def __init__(self, list_merge: str) -> None:
+    def __init__(self, list_merge: str, replace: Callable[[ManagerProcess], bool]) -> None:
         self.list_merge = list_merge
+        self._replace = replace
         self._copy: VersionedNamespace | None = None
         self._manager: ManagerProcess | None = None
 
@@ -40,7 +46,7 @@ class GlobalsReader:
         copy = VersionedNamespace(self.list_merge)
         try:
             if self._manager is not None:
-                copy.load_dump(*self._manager.call("dump", version))
+                copy.load_dump(*self._call(self._manager, "dump", version))
         finally:
             self._copy, self._manager = copy, None
 
@@ -52,7 +58,7 @@ class GlobalsReader:
         manager, copy = self._manager, self._copy
         if manager is not None:
             wanted = None if names is None else tuple(names)
-            found: dict[str, Chain] = manager.call("read", wanted, version, exact)
+            found: dict[str, Chain] = self._call(manager, "read", wanted, version, exact)
             return found
         if copy is None:
             return {}
@@ -62,11 +68,20 @@ class GlobalsReader:
         """Return the names that had a value at ``version``, or not ``exact``, have one now."""
         manager, copy = self._manager, self._copy
         if manager is not None:
-            found: list[str] = manager.call("names", version, exact)
+            found: list[str] = self._call(manager, "names", version, exact)
             return found
         if copy is None:
             return []
         return copy.names(version if exact else copy.version)
+
+
+    def _call(self, manager: ManagerProcess, method: str, *args: Any) -> Any:
+        try:
+            return manager.call(method, *args)
+        except EngineLost:
+            if not self._replace(manager) or self._manager is None:
+                raise
+            return self._manager.call(method, *args)
 
 
 class ManagerProcess:
@@ -102,6 +117,8 @@ class ManagerProcess:
         try:
             connection = self._take_connection()
             connection.send((self._object, method, args, {}))
+            if not connection.poll(CALL_TIME):
+                raise EOFError(f"no answer within {CALL_TIME} s")
             kind, result = connection.recv()
         except (OSError, EOFError) as error:
             raise EngineLost(f"the Manager process is gone: {error}") from error

@@ -8,7 +8,7 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
 ::
 
     user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Answer Ready Stopped ────────────── dispatcher
+    user's process ◀─ Outcome Squashed Log Answer Ready ManagerLost Stopped ────────────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -162,6 +162,12 @@ class Ready(NamedTuple):
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+class ManagerLost(NamedTuple):
+    """The Manager takes no commits any more; nothing else is missing."""
+
+    version: int
+
+
 class Stopped(NamedTuple):
     """Everything accepted has ended; nothing follows."""
 
@@ -272,7 +278,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Answer, Ready, Stopped,
+        Outcome, Squashed, Log, Answer, Ready, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip
