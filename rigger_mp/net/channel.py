@@ -39,6 +39,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between attempts to connect; doubling from one to the other."""
 DOWN_TIME = 5.0
 """Seconds for which a server that let an attempt to connect time out is not tried again."""
+CLOSE_TIME = 1.0
+"""Seconds that the server gets to end a TLS connection in its turn."""
 KEYS_AT_ONCE = 500
 """Keys whose replies have arrived that are let gather until the server is told."""
 MAX_REPLY = 1 << 30
@@ -105,9 +107,9 @@ class Channel:
         return len(self._pending)
 
     @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection."""
-        return self._writer is not None
+    def is_hopeful(self) -> bool:
+        """Whether there is a connection, or the first attempt to make one is under way."""
+        return self._writer is not None or (self._runner is not None and self._failing_since is None)
 
     @property
     def socket(self) -> Any:
@@ -258,6 +260,7 @@ class Channel:
 
     async def close(self) -> None:
         """Fail what is pending and end the connection."""
+        writer = self._writer
         if self._runner is not None:
             self._runner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -266,6 +269,9 @@ class Channel:
             call.fail(ConnectionLostError("the client was closed"))
         self._pending.clear()
         self._changed()
+        if writer is not None:
+            await _end_connection(writer)
+        await asyncio.sleep(0)  # transports are closed in the loop's next turn, and it may have none after this
 
     # -- receiving ---------------------------------------------------------------------------------------
 
@@ -340,6 +346,13 @@ class Channel:
         self._numbering.number(ping, keyed=False)
         ping.encode(protocol.PING)
         self.start(ping)
+
+
+async def _end_connection(writer: StreamWriter) -> None:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_TIME):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 async def _next_reply(reader: StreamReader, splitter: LineSplitter) -> Mapping[str, Any]:

@@ -110,10 +110,13 @@ class ClientThread:
     def wait_until_taken(self, deadline: float) -> None:
         """Wait until nothing is due, or the server is not there."""
         channel = self._channel
-        if channel is not None and channel.is_connected and not self.is_current:
-            self._wait_until(
-                lambda: not self._due or not channel.is_connected, max(0.0, deadline - time.monotonic())
-            )
+        if channel is None or self.is_current:
+            return
+
+        def is_over() -> bool:
+            return not self._due or not (self._inbox or channel.is_hopeful)
+
+        self._wait_until(is_over, max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float | None) -> None:
         """Wait until nothing is due, some seconds at most, then end."""
