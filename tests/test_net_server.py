@@ -126,6 +126,18 @@ def test_replies_overtake(wire: Wire, tmp_path: Path) -> None:
     assert wire.hear()["id"] == "slow"
 
 
+def test_thousands_of_outputs_in_flight_all_come(wire: Wire) -> None:
+    total = 6000  # many times what is made at once
+    fields = ({"hook_name": "sum", "data": {"a": n, "b": 0}, "id": n, "grab_result": True} for n in range(total))
+    lines = [json.dumps(line) for line in fields]
+    sender = threading.Thread(target=wire.send, args=("\n".join(lines).encode() + b"\n",))
+    sender.start()
+    replies = [wire.hear() for _ in range(total)]
+    sender.join()
+    assert sorted(reply["id"] for reply in replies) == list(range(total))
+    assert all(reply["output"]["sum"] == reply["id"] for reply in replies)
+
+
 def test_a_failure_is_told_in_full(wire: Wire) -> None:
     reply = wire.ask(hook_name="fail", data={"text": "the reason"}, wait_for_task=True)
     assert (reply["message"], reply["status"], reply["error"]["type"]) == ("ERROR", 2, "HookError")

@@ -126,6 +126,7 @@ class Assembly:
     def hosted(self, seat: Seat, message: m.Hosted) -> list[Any]:
         """Take what a host could make; return what to tell the user's process."""
         seat.hosted = True
+        seat.starts_failed.clear()
         self.scheduler.slot_up(seat.slot)
         self._problems.update(message.problems)
         for fields in message.functions:

@@ -191,7 +191,10 @@ class Dispatcher:
             self._peers.outcomes.flush()
         if not mask & READ:
             return
-        data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+        except ConnectionError:
+            data, fds = b"", []
         if not data:
             self._orphaned = True
         for fd in fds:

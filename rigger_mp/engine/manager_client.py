@@ -18,7 +18,6 @@ from rigger_mp.engine.process import launch
 from rigger_mp.errors import EngineLost
 from rigger_mp.namespace import Chain, VersionedNamespace
 
-
 CALL_TIME = READ_TIME + 5.0
 """Seconds that the Manager may take to answer before it counts as gone."""
 
@@ -117,8 +116,7 @@ class ManagerProcess:
         try:
             connection = self._take_connection()
             connection.send((self._object, method, args, {}))
-            if not connection.poll(CALL_TIME):
-                raise EOFError(f"no answer within {CALL_TIME} s")
+            _await_answer(connection)
             kind, result = connection.recv()
         except (OSError, EOFError) as error:
             raise EngineLost(f"the Manager process is gone: {error}") from error
@@ -163,3 +161,8 @@ class ManagerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _await_answer(connection: Connection) -> None:
+    if not connection.poll(CALL_TIME):
+        raise EOFError(f"no answer within {CALL_TIME} s")

@@ -39,7 +39,8 @@ class Seat:
         retiring: the present process is being ended, because it has run enough jobs.
         jobs: how many jobs the present process has done; ``past_jobs``: those before it.
         restarts: how often a process of this seat was replaced.
-        starts_failed: when processes died before they had made their instances, by ``time.monotonic``.
+        starts_failed: when processes died, one after another, before they had made their instances, by
+            ``time.monotonic``.
     """
 
     slot: Slot

@@ -19,7 +19,7 @@ Grab = bool | Sequence[str]
 
 
 class RemoteFuture(concurrent.futures.Future[Any]):
-    """The future of what was asked of a server.
+    """The future of what was asked of a server; it cannot be cancelled: what was sent was sent.
 
     Attributes:
         tid: the name of the event's task at the server, once it has replied; ``""`` before.
@@ -27,8 +27,11 @@ class RemoteFuture(concurrent.futures.Future[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.set_running_or_notify_cancel()
         self.tid = ""
+
+    def cancel(self) -> bool:
+        """Return ``False``."""
+        return False
 
 
 class AsyncRemoteFuture(asyncio.Future[Any]):

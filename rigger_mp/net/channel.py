@@ -280,7 +280,7 @@ class Channel:
             self._heard_at = self._loop.time()
             splitter.append(data)
             while (line := splitter.next(MAX_REPLY)) is not None:
-                self._take(json.loads(line))
+                self._take(json.loads(line.decode()))
             self._changed()
 
     def _take(self, reply: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Limits:
     max_connections: int = 1024
     auth_timeout: float = 2.0
     idle_timeout: float = 300.0
-    max_in_flight: int = 2000
+    max_in_flight: int = 10_000
     max_reply_bytes: int = 4_194_304
     write_timeout: float = 10.0
     results: int = 1000

@@ -85,15 +85,24 @@ class Outbox:
             self._lines.clear()
             self._ended.clear()
             return
-        self._make_bodies()
-        if self._lines:
-            self._writer.write(b"".join(self._lines))
-            self._lines.clear()
+        self._write_lines()
+        while self._ended and not self._making and self._may_grow():
+            self._make_bodies()
+            self._write_lines()
         if self._slow is None and self._transport.get_write_buffer_size() > MUCH:
             self._slow = asyncio.create_task(self._wait_until_read())
 
+    def _write_lines(self) -> None:
+        if self._lines:
+            self._writer.write(b"".join(self._lines))
+            self._lines.clear()
+
+    def _may_grow(self) -> bool:
+        return self._transport.get_write_buffer_size() < self._limits.max_reply_bytes
+
     def _make_bodies(self) -> None:
-        while self._ended and not self._making and self._may_grow():
+        """Make some replies here, or, once one of them needs it, have them made."""
+        while self._ended and len(self._lines) < MANY:
             if needs_thread(self._ended[0].task, self._ended[0].grab):
                 self._have_made([self._ended.popleft() for _ in range(min(MANY, len(self._ended)))])
                 return
@@ -103,11 +112,6 @@ class Outbox:
     def _have_made(self, batch: list[EndedReply]) -> None:
         self._making = True
         self._bodies.put(lambda: self._make(batch), lambda bodies: self._take_bodies(batch, bodies))
-
-    def _may_grow(self) -> bool:
-        return (
-            self._transport.get_write_buffer_size() < self._limits.max_reply_bytes and len(self._lines) < MANY
-        )
 
     def _make(self, batch: list[EndedReply]) -> list[bytes]:
         """Make the first of some bodies, as many as should be in memory at once; not in the loop's thread."""
