@@ -10,8 +10,9 @@ from typing import Any, Self
 from rigger_mp.errors import NotRunningError, RiggerError, TaskNotFoundError
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Grab, Numbering
-from rigger_mp.net.channel import Channel, Target
+from rigger_mp.net.channel import Channel
 from rigger_mp.net.client_thread import MAX_PENDING
+from rigger_mp.net.target import Target
 
 
 class AsyncRiggerClient:

@@ -15,10 +15,8 @@ import contextlib
 import json
 import random
 import socket
-import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rigger_mp.errors import (
@@ -33,6 +31,7 @@ from rigger_mp.errors import (
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
 from rigger_mp.net.lines import LineSplitter
+from rigger_mp.net.target import Target, as_rigger_error, keep_alive
 
 CHUNK = 262_144
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
@@ -45,29 +44,6 @@ KEYS_AT_ONCE = 500
 """Keys whose replies have arrived that are let gather until the server is told."""
 MAX_REPLY = 1 << 30
 """Bytes of a reply."""
-KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a client connects to, and how.
-
-    Attributes:
-        address: host name or address.
-        port: TCP port.
-        token: sent to the server, ``""``: none.
-        tls: the context, ``None``: not encrypted.
-        timeout: seconds to connect in, and seconds without any reply, where one is due, until the
-            connection is taken for lost.
-        retry_for: seconds to try again in, after the connection was lost or could not be made.
-    """
-
-    address: str
-    port: int
-    token: str
-    tls: ssl.SSLContext | None
-    timeout: float
-    retry_for: float
 
 
 class Channel:
@@ -165,7 +141,7 @@ class Channel:
                     await self._take_replies(splitter, reader)
                 except (OSError, RiggerError, TimeoutError) as error:
                     if self._reason is None:
-                        self._reason = _as_rigger_error(error, self._target)
+                        self._reason = as_rigger_error(error, self._target)
                         self._reason.__cause__ = error if error is not self._reason else None
                 finally:
                     self._disconnect()
@@ -202,7 +178,7 @@ class Channel:
             except OSError as error:
                 failure = error
                 continue
-            _keep_alive(writer.get_extra_info("socket"))
+            keep_alive(writer.get_extra_info("socket"))
             return reader, writer
         raise failure
 
@@ -380,21 +356,3 @@ def _connection_error(error: RiggerError) -> RiggerError:
     if isinstance(error, AuthenticationError | ProtocolError):
         return error
     return ConnectionLostError(f"the server closed the connection: {error}")
-
-
-def _as_rigger_error(error: BaseException, target: Target) -> RiggerError:
-    where = f"{target.address}:{target.port}"
-    if isinstance(error, RiggerError):
-        return error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return AuthenticationError(f"the certificate of {where} is not trusted: {error}")
-    if isinstance(error, TimeoutError):
-        return ConnectionLostError(f"{where} did not answer within {target.timeout:g} s")
-    return ConnectionLostError(f"the connection to {where} failed: {error}")
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

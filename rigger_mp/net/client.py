@@ -29,8 +29,8 @@ from rigger_mp.errors import (
 )
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import Call, Grab, RemoteFuture
-from rigger_mp.net.channel import Target
 from rigger_mp.net.client_thread import ClientThread
+from rigger_mp.net.target import Target
 
 TIMEOUT, QUIET_TIMEOUT = 10.0, 2.5
 """Default seconds for a reply: raising errors, or not."""

@@ -10,7 +10,8 @@ from collections import deque
 from typing import Any
 
 from rigger_mp.net.calls import Call, Numbering
-from rigger_mp.net.channel import Channel, Target
+from rigger_mp.net.channel import Channel
+from rigger_mp.net.target import Target
 
 MAX_PENDING = 10_000
 """Replies that may be due; then whoever sends waits."""
