@@ -149,10 +149,18 @@ def measure_ours(events: int, trips: int) -> dict[str, float]:
                 trips, lambda: [client.fire_hook("add", grab_result=["sum"], a=n, b=1) for n in range(trips)]
             )
             figures["round trips, in flight"] = rate(events // 2, lambda: fly(client))
+            settle(client)
             figures["events, with keys"] = rate(events, lambda: stream(client))
+            settle(client)
         with RiggerClient("127.0.0.1", port, retry_for=0) as client:
             figures["events"] = rate(events, lambda: stream(client))
     return figures
+
+
+def settle(client: Any) -> None:
+    """Wait until the server has nothing left to do: what is measured next must not wait for what was before."""
+    while client.status()["events"]["pending"]:
+        time.sleep(0.05)
 
 
 async def one_of_many(port: int, name: int) -> int:

@@ -53,7 +53,7 @@ def find_instances(
         registered: plugin classes by name.
         base_dir: what relative directories of ``plugin_path`` are relative to; default: here.
     """
-    search = _Search(registered, _directories(config, base_dir or Path.cwd()))
+    search = _Search(registered, _directories(config, base_dir or Path()))
     instances: list[InstanceSpec] = []
     problems: list[str] = []
     for ident, entry in (config.get("plugins") or {}).items():

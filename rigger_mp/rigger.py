@@ -112,8 +112,8 @@ class Rigger:
                 ends in ``EngineLost``. Default: the configuration's.
         """
         engine = self._engine
-        if engine is None or engine.stopped:
-            return
+        if engine is None or engine.stopped or not engine.is_own_process:
+            return  # a forked copy of this process must not stop the engine of the original
         if graceful_timeout is None:
             graceful_timeout = self._current_settings().graceful_timeout
         engine.refuse_on_results_thread("stop()")

@@ -212,3 +212,42 @@ def test_ten_thousand_nested_updates_from_concurrent_hooks_lose_nothing() -> Non
     assert sorted(globals_["seen"]) == list(range(10_000))
     expected = {str(ten): {str(n): n for n in range(ten, 10_000, 10)} for ten in range(10)}
     assert globals_["tally"] == {"by": expected}
+
+
+STARTS = """
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Echo(RiggerBasePlugin):
+    def plugin_initialize(self):
+        self.register_plugin_hook("echo", lambda value: ({"echoed": value}, None))
+
+rigger = Rigger({"workers": 2, "plugins": {"e": {"plugin": "e"}}}, plugins={"e": Echo}).start()
+"""
+
+
+def test_closed_standard_streams_and_few_descriptors(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    fires = "assert rigger.fire_hook('echo', value=5)['echoed'] == 5\nrigger.stop()\n"
+    script.write_text(STARTS + fires + f"open({str(tmp_path / 'done')!r}, 'w').close()\n")
+    shell = 'ulimit -n 64; exec "$0" "$1" <&- >&- 2>&-'
+    subprocess.run(["/bin/sh", "-c", shell, sys.executable, str(script)], timeout=60, check=True)
+    assert (tmp_path / "done").exists()
+
+
+def test_a_fork_of_the_users_process_leaves_its_engine_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    body = """
+import os
+with rigger:
+    child = os.fork()
+    if not child:
+        try:
+            rigger.fire_hook("echo", value=1)
+        except RuntimeError as error:
+            assert "forked" in str(error)
+            raise SystemExit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print(rigger.fire_hook("echo", value=2)["echoed"])
+"""
+    script.write_text(STARTS + body)
+    assert run([str(script)]) == "2\n"

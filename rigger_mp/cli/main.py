@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 from rigger_mp.cli import check, fire, run, schema, serve, status
 from rigger_mp.errors import ConfigError, RiggerError
@@ -46,8 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     options = make_parser().parse_args(arguments)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # plugins beside the configuration, as "python -m" finds them
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, "")  # modules in the current directory, as "python -m" finds them
     try:
         status: int = options.run(options)
         sys.stdout.flush()

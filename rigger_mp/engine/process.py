@@ -14,6 +14,7 @@ import gc
 import marshal
 import multiprocessing.spawn
 import os
+import resource
 import select
 import signal
 import socket
@@ -27,6 +28,7 @@ from rigger_mp.engine.journal import Journal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+LAST_STANDARD_FD = 2
 HIGH_FD = 100
 """Descriptors of the engine inside a worker start here, out of the way of what plugins may close."""
 
@@ -54,17 +56,33 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
         fds: descriptors to pass on, by name; they keep their numbers.
         name: what process listings show.
     """
+    passed = {key: _above_standard(fd) for key, fd in fds.items()}
     boot = {
         "role": role,
-        "fds": fds,
-        "path": [os.path.abspath(entry) for entry in sys.path],  # noqa: PTH100 - "" means here
+        "fds": passed,
+        "path": [_absolute(entry) for entry in sys.path],
         "parent": os.getpid(),
     }
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=tuple(fds.values()), start_new_session=False
-    )
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=tuple(passed.values()))
+    finally:
+        for key, fd in passed.items():
+            if fd != fds[key]:
+                os.close(fd)
+
+
+def _absolute(entry: str) -> str:
+    try:
+        return os.path.abspath(entry)  # noqa: PTH100 - "" means here
+    except FileNotFoundError:
+        return entry  # the current directory was deleted
+
+
+def _above_standard(fd: int) -> int:
+    """Return ``fd``, or a copy of it where it has the number of a standard stream that was closed."""
+    return fd if fd > LAST_STANDARD_FD else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LAST_STANDARD_FD + 1)
 
 
 def _executable() -> str:
@@ -216,7 +234,8 @@ def _fork(main: Callable[[], None], name: str) -> int:
 
 def _keep_only(fd: int) -> int:
     """Close every descriptor but the standard ones and ``fd``, which gets a high number; return that."""
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(HIGH_FD, limit // 2))
     os.closerange(3, high)
     os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
     return high
