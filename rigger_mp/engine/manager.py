@@ -141,7 +141,10 @@ def _receive_setup(control: socket.socket) -> tuple[str, bytes, str]:
 def _serve_control(control: socket.socket, published: PublishedNamespace, address: str) -> None:
     """Follow each publisher whose pipe is passed on; end the process when the socket is closed."""
     while True:
-        data, fds, _, _ = socket.recv_fds(control, 1, 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(control, 1, 1)
+        except ConnectionError:
+            data, fds = b"", []
         if not data:
             if not address.startswith("\0"):
                 Path(address).unlink(missing_ok=True)
