@@ -42,7 +42,7 @@ svg text { fill: var(--text); } svg .bar { fill: var(--bar); } svg .over { fill:
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; white-space: nowrap; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
 td.text { white-space: pre-wrap; }
 """
 
