@@ -6,7 +6,7 @@ import pickle
 import socket
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rigger_mp.engine import messages as m
@@ -16,7 +16,6 @@ from rigger_mp.engine.frames import FrameReader
 from rigger_mp.engine.registry import Function, Placeable, Registry, place
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Limits, Seat, Supervisor
-from rigger_mp.namespace import Chain
 
 STAGES = ("pre", "post")
 
@@ -39,7 +38,6 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
-        version: of the global namespace that ``chains`` hold.
     """
 
     workers: int
@@ -54,8 +52,6 @@ class Boot:
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
     archive_retries: int = 0
-    version: int = 0
-    chains: dict[str, Chain] = field(default_factory=dict)
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
@@ -92,7 +88,6 @@ class Assembly:
             for number in range(self._placement.slots)
         ]
         log = CommitLog(boot.list_merge)
-        log.restore(boot.version, boot.chains)
         self.scheduler = Scheduler(
             self._registry,
             log,

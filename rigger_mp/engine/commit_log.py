@@ -11,7 +11,6 @@ A *replica* is a host's copy. It is brought up to date only when it runs somethi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -46,13 +45,6 @@ class CommitLog:
         self._entries: deque[CommitEntry] = deque()
         self._bytes = 0
         self._last_deletion = 0
-
-    def restore(self, version: int, chains: Mapping[str, Chain]) -> None:
-        """Start from a full copy instead of from nothing."""
-        self.version = self._last_deletion = version
-        self.namespace.replace(chains)
-        self._entries.clear()
-        self._bytes = 0
 
     def append(self, entry: CommitEntry) -> None:
         """Commit: the next version."""

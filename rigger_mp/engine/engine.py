@@ -273,11 +273,6 @@ class Engine:
         """Whether events may be fired."""
         return self._accepting
 
-    @property
-    def pending_count(self) -> int:
-        """How many events have not ended."""
-        return len(self._pending)
-
     def refuse_on_results_thread(self, what: str) -> None:
         """Raise where waiting would wait for ever.
 

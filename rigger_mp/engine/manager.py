@@ -11,6 +11,7 @@ sees its updates. What is kept are encoded chains: no user code runs here.
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import select
@@ -39,7 +40,6 @@ class PublishedNamespace:
     def __init__(self, list_merge: str) -> None:
         self._namespace = VersionedNamespace(list_merge)
         self._changed = threading.Condition()
-        self._publishers = 0
 
     def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
         """Return the chains of those names (``None``: of all) that had a value at ``version``.
@@ -62,19 +62,11 @@ class PublishedNamespace:
             self._await(version)
             return self._namespace.dump()
 
-    def recover(self) -> tuple[int, dict[str, Chain]]:
-        """Return the latest version and every chain, once a dead dispatcher's last words are read."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._publishers, READ_TIME)
-            return self._namespace.version, self._namespace.export()
-
     def _await(self, version: int) -> None:
         self._changed.wait_for(lambda: self._namespace.version >= version, READ_TIME)
 
     def follow(self, fd: int) -> None:
-        """Take in what a dispatcher publishes, in a thread, until it closes its end."""
-        with self._changed:
-            self._publishers += 1
+        """Take in what the dispatcher publishes, in a thread, until it closes its end."""
         threading.Thread(target=self._follow, args=(fd,), daemon=True).start()
 
     def _follow(self, fd: int) -> None:
@@ -84,9 +76,6 @@ class PublishedNamespace:
                 for message in m.unpack(payload):
                     self._take(message)
         os.close(fd)
-        with self._changed:
-            self._publishers -= 1
-            self._changed.notify_all()
 
     def _take(self, message: Any) -> None:
         with self._changed:
@@ -117,12 +106,12 @@ def manager_main(parent: int, fds: dict[str, int]) -> None:
     address, authkey, list_merge = _receive_setup(control)
     published = PublishedNamespace(list_merge)
     NamespaceManager.register(
-        "published", callable=lambda: published, exposed=("read", "names", "dump", "recover")
+        "published", callable=lambda: published, exposed=("read", "names", "dump")
     )
     server = NamespaceManager(address, authkey).get_server()
     published.follow(fds["publisher"])
     control.sendall(b"R")
-    threading.Thread(target=_serve_control, args=(control, published, address), daemon=True).start()
+    threading.Thread(target=_serve_control, args=(control, address), daemon=True).start()
     sentinel = open_sentinel(parent)
     if sentinel is not None:
         threading.Thread(target=_end_with, args=(sentinel,), daemon=True).start()
@@ -138,19 +127,13 @@ def _receive_setup(control: socket.socket) -> tuple[str, bytes, str]:
     raise SystemExit(0)
 
 
-def _serve_control(control: socket.socket, published: PublishedNamespace, address: str) -> None:
-    """Follow each publisher whose pipe is passed on; end the process when the socket is closed."""
-    while True:
-        try:
-            data, fds, _, _ = socket.recv_fds(control, 1, 1)
-        except ConnectionError:
-            data, fds = b"", []
-        if not data:
-            if not address.startswith("\0"):
-                Path(address).unlink(missing_ok=True)
-            os._exit(0)
-        for fd in fds:
-            published.follow(fd)
+def _serve_control(control: socket.socket, address: str) -> None:
+    """End the process when the user's process closes the socket."""
+    with contextlib.suppress(ConnectionError):
+        control.recv(1)
+    if not address.startswith("\0"):
+        Path(address).unlink(missing_ok=True)
+    os._exit(0)
 
 
 def _end_with(sentinel: int) -> None:

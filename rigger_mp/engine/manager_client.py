@@ -145,11 +145,6 @@ class ManagerProcess:
     def _connect(self) -> Connection:
         return Client(self._address, authkey=self._authkey)
 
-    def follow(self, publisher: int) -> None:
-        """Pass on the reading end of another dispatcher's pipe."""
-        socket.send_fds(self._control, [b"P"], [publisher])
-        os.close(publisher)
-
     def end(self, timeout: float) -> None:
         """Have it end, kill it if it does not within some seconds, and reap it."""
         with self._lock:
