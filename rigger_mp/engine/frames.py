@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from typing import Any
 
 CHUNK = 1 << 16
 _SHORT = struct.Struct("!i")
@@ -72,7 +73,7 @@ class FrameReader:
 
     def _fill(self) -> bool:
         try:
-            data = os.read(self.fd, CHUNK)
+            data = self._receive()
         except BlockingIOError:
             return False
         except ConnectionError:
@@ -80,6 +81,9 @@ class FrameReader:
         self._buffer += data
         self.eof = not data
         return bool(data)
+
+    def _receive(self) -> bytes:
+        return os.read(self.fd, CHUNK)
 
 
 class FrameWriter:
@@ -92,25 +96,31 @@ class FrameWriter:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.broken = False
-        self._pending: deque[memoryview] = deque()
+        self._pending: deque[tuple[memoryview, list[int], Any]] = deque()
 
     @property
     def blocked(self) -> bool:
         """Whether something waits for the descriptor to be writable."""
         return bool(self._pending)
 
-    def write(self, payload: bytes) -> None:
-        """Queue a frame and write as much as the descriptor takes."""
+    def write(self, payload: bytes, fds: list[int] | None = None, held: Any = None) -> None:
+        """Queue a frame and write as much as the descriptor takes.
+
+        Args:
+            payload: what is in the frame.
+            fds: descriptors to send with it, where that is possible.
+            held: what is kept alive until the frame is written.
+        """
         if not self.broken:
-            self._pending.append(memoryview(frame(payload)))
+            self._pending.append((memoryview(frame(payload)), fds or [], held))
             self.flush()
 
     def flush(self) -> None:
         """Write as much of what is pending as the descriptor takes."""
         while self._pending:
-            view = self._pending[0]
+            view, fds, held = self._pending[0]
             try:
-                written = os.write(self.fd, view)
+                written = self._write(view, fds)
             except BlockingIOError:
                 return
             except OSError:
@@ -120,7 +130,10 @@ class FrameWriter:
             if written == len(view):
                 self._pending.popleft()
             else:
-                self._pending[0] = view[written:]
+                self._pending[0] = view[written:], fds, held
+
+    def _write(self, view: memoryview, _fds: list[int]) -> int:
+        return os.write(self.fd, view)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -1,0 +1,177 @@
+"""Frames over sockets, with descriptors of segments beside them.
+
+A frame's descriptors are sent with its first bytes, so that they have arrived when the frame is complete.
+Segments say themselves which one they are: the message names their ids, and nothing depends on how
+the system groups bytes and descriptors.
+
+In a message a segment stands as ``(id, None)``, or as ``(id, content)`` where no descriptor can be spared for it.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.frames import CHUNK, FrameReader, FrameWriter, frame, write_all
+from rigger_mp.engine.segments import Segment, SegmentError, count_open, most_open
+
+MOST_AT_ONCE = 200
+"""Descriptors sent by one call; the system's own limit is 253."""
+_INTS = array.array("i")
+
+Named = tuple[int, "bytes | None"]
+"""A segment in a message."""
+
+
+def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Read once from a socket; return the bytes and the descriptors that came with them."""
+    space = socket.CMSG_SPACE(MOST_AT_ONCE * _INTS.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, fds.tolist()
+
+
+def send(sock: socket.socket, view: memoryview, fds: list[int]) -> int:
+    """Write once to a socket, at least one byte; descriptors beyond those that fit stay in the list."""
+    chosen = fds[:MOST_AT_ONCE]
+    if len(fds) > MOST_AT_ONCE:
+        view = view[:1]
+    sent = sock.sendmsg([view], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", chosen))])
+    del fds[:MOST_AT_ONCE]
+    return sent
+
+
+class ArrivedSegments:
+    """Segments that have arrived before the messages that name them."""
+
+    def __init__(self) -> None:
+        self._segments: dict[int, tuple[Segment, int]] = {}
+
+    def add(self, fd: int) -> None:
+        """Take over a descriptor."""
+        try:
+            segment = Segment.receive(fd)
+        except SegmentError:
+            return
+        if count_open() > 2 * most_open():
+            segment.keep_content()
+        first, times = self._segments.get(segment.id, (segment, 0))
+        self._segments[segment.id] = first, times + 1
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._segments
+
+    def take(self, named: Iterable[Named]) -> tuple[Segment, ...]:
+        """Return the segments that a message names; one whose descriptor was lost on the way is left out."""
+        return tuple(segment for id_, content in named if (segment := self._take(id_, content)) is not None)
+
+    def _take(self, id_: int, content: bytes | None) -> Segment | None:
+        if content is not None:
+            return Segment(id_, content=content)
+        segment, times = self._segments.pop(id_, (None, 0))
+        if segment is not None and times > 1:
+            self._segments[id_] = segment, times - 1
+        return segment
+
+
+class SocketReader(FrameReader):
+    """A :class:`FrameReader` of a socket whose frames come with segments.
+
+    Args:
+        sock: the socket.
+
+    Attributes:
+        arrived: the segments.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock.fileno())
+        self.arrived = ArrivedSegments()
+        self._socket = sock
+
+    def _receive(self) -> bytes:
+        data, fds = receive(self._socket, CHUNK)
+        for fd in fds:
+            self.arrived.add(fd)
+        return data
+
+
+class SocketWriter(FrameWriter):
+    """A :class:`FrameWriter` to a socket, whose frames may go with segments.
+
+    Args:
+        sock: the socket, non-blocking.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock.fileno())
+        self._socket = sock
+
+    def write_batch(self, messages: Iterable[Any], *, may_send: bool = True) -> None:
+        """Queue messages; one that names segments goes in a frame of its own.
+
+        Args:
+            messages: their ``segments``, if any, are :class:`Segment` objects.
+            may_send: whether descriptors can be spared for them.
+        """
+        plain: list[Any] = []
+        for message in messages:
+            segments = getattr(message, "segments", ())
+            if not segments:
+                plain.append(message)
+                continue
+            self._write_plain(plain)
+            plain = []
+            message_, fds = name_segments(message, may_send=may_send)
+            self.write(m.pack((message_,)), fds, segments)
+        self._write_plain(plain)
+
+    def _write_plain(self, messages: list[Any]) -> None:
+        if messages:
+            self.write(m.pack(messages))
+
+    def _write(self, view: memoryview, fds: list[int]) -> int:
+        if not fds:
+            return super()._write(view, fds)
+        try:
+            return send(self._socket, view, fds)
+        except OSError as error:
+            # The system counts descriptors on their way; it tells nobody when there are fewer.
+            if error.errno == errno.ETOOMANYREFS:
+                raise BlockingIOError from error
+            raise
+
+
+def name_segments(message: Any, *, may_send: bool = True) -> tuple[Any, list[int]]:
+    """Return a message with its segments as :data:`Named`, and the descriptors to send with it."""
+    segments: tuple[Segment, ...] = message.segments
+    named = tuple((s.id, None if may_send and s.fd >= 0 else s.read()) for s in segments)
+    fds = [s.fd for s in segments if may_send and s.fd >= 0]
+    return message._replace(segments=named), fds
+
+
+def send_message(sock: socket.socket, message: Any) -> None:
+    """Send a message over a blocking socket; its ``segments``, if any, are :class:`Segment` objects."""
+    if not getattr(message, "segments", ()):
+        write_all(sock.fileno(), frame(m.pack((message,))))
+        return
+    try:
+        _send_with(sock, *name_segments(message))
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        _send_with(sock, *name_segments(message, may_send=False))
+
+
+def _send_with(sock: socket.socket, message: Any, fds: list[int]) -> None:
+    view = memoryview(frame(m.pack((message,))))
+    while fds:
+        view = view[send(sock, view, fds) :]
+    write_all(sock.fileno(), view)
