@@ -26,6 +26,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.assembly import Assembly, Boot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
 
@@ -57,13 +58,15 @@ class Dispatcher:
     Args:
         boot: what the engine consists of.
         peers: the descriptors of the other processes.
+        marks: the memory that outlives this process.
         parent_sentinel: readable once the user's process has ended, or ``None``.
     """
 
-    def __init__(self, boot: Boot, peers: Peers, parent_sentinel: int | None) -> None:
+    def __init__(self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None) -> None:
         self._peers = peers
+        self._marks = marks
         self._selector = selectors.DefaultSelector()
-        self._supervisor = Supervisor(boot.settings, boot.limits, self._watch, self._unwatch)
+        self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
         self._outbox: list[Any] = []
@@ -112,9 +115,16 @@ class Dispatcher:
             self._drains.clear()
         # The Manager must have a commit before anybody is told of it: it may be asked for it next.
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
-            self._peers.outcomes.write(m.pack(self._outbox))
-            self._outbox.clear()
+            self._send_outbox()
         self._watch_writers()
+
+    def _send_outbox(self) -> None:
+        # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
+        counts = Counts(self._scheduler.nested, self._scheduler.background, self._supervisor.nested_received)
+        self._marks.note(Counts(*map(max, counts, self._marks.counts)))
+        self._peers.outcomes.write(m.pack(self._outbox))
+        self._outbox.clear()
+        self._marks.note(counts)
 
     def _listen(self) -> None:
         # Events wait in the queue until there are instances to run them.
@@ -134,6 +144,9 @@ class Dispatcher:
 
     def _publish(self) -> None:
         commits = self._scheduler.commits
+        for token in self._scheduler.written:
+            self._marks.start(token)
+        self._scheduler.written.clear()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
@@ -262,6 +275,7 @@ class Dispatcher:
                     seat.jobs += 1
                     self._scheduler.done(seat.slot, message.job, message.results)
                 case m.Nested():
+                    self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
@@ -294,9 +308,10 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     """Run the dispatcher in this process."""
     owner = socket.socket(fileno=fds["owner"])
     boot = Boot.receive(owner)
+    marks = Marks(boot.queue_size, fds.pop("marks"))
     for fd in fds.values():
         os.set_blocking(fd, False)
     peers = Peers(
         FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
     )
-    Dispatcher(boot, peers, open_sentinel(parent)).run()
+    Dispatcher(boot, peers, marks, open_sentinel(parent)).run()

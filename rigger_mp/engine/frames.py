@@ -59,6 +59,11 @@ class FrameReader:
         self.eof = False
         self._buffer = bytearray()
 
+    @property
+    def buffered(self) -> bool:
+        """Whether half a frame has been read."""
+        return bool(self._buffer)
+
     def read(self) -> list[bytes]:
         """Read once and return the frames that are complete by then (none, at the end of file)."""
         self._fill()
