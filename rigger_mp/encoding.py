@@ -290,7 +290,7 @@ def _dump_named(values: Mapping[str, object], encode: Any, noun: str) -> bytes:
 
 
 class _NamesUnpickler(pickle.Unpickler):
-    segments: Mapping[int, Any] = {}  # noqa: RUF012 - never changed
+    segments: Mapping[int, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"encoded names must not refer to {module}.{name}")

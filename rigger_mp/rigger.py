@@ -18,6 +18,7 @@ from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -32,7 +33,8 @@ from rigger_mp.instance import InstanceHandle
 from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
-    from rigger_mp.engine.engine import Waiter
+    from rigger_mp.engine.pending import Waiter
+    from rigger_mp.engine.segments import Arguments
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -148,7 +150,7 @@ class Rigger:
         """
         engine = self._running()
         engine.refuse_on_results_thread("drain()")
-        engine.request(m.Drain, "drain").result(timeout)
+        engine.request(m.Drain).result(timeout)
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -270,10 +272,10 @@ class Rigger:
         if not wait:
             self._submit(hook, kwargs, None)
             return None
-        self._running().refuse_on_results_thread(f"fire_hook({hook!r})")
-        future = HookFuture()
-        self._submit(hook, kwargs, future)
-        return future.result()
+        engine = self._running()
+        engine.refuse_on_results_thread(f"fire_hook({hook!r})")
+        self._check_initialized()
+        return engine.call(str(hook), dump_with_segment(dump_arguments, kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -292,7 +294,7 @@ class Rigger:
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
         self._check_initialized()
-        engine.submit(str(hook), dump_arguments(kwargs), future)
+        engine.submit(str(hook), dump_with_segment(dump_arguments, kwargs), future)
 
     def _check_initialized(self) -> None:
         if not self.initialized:
@@ -320,7 +322,7 @@ class Rigger:
     def _write(self, updates: bytes, clear: bool) -> None:
         engine = self._running()
         engine.refuse_on_results_thread("assigning to global_data")
-        engine.request(lambda token: m.Write(token, updates, clear), "global_data").result()
+        engine.request(lambda token: m.Write(token, updates, clear)).result()
 
     # -- options -----------------------------------------------------------------------------------------
 
@@ -381,7 +383,7 @@ class Rigger:
             return
         engine.refuse_on_results_thread("configure_plugin()")
         call = dump_value((args, kwargs))
-        engine.request(lambda token: m.Configure(token, name, call), name).result()
+        engine.request(lambda token: m.Configure(token, name, call)).result()
 
     # -- callbacks ---------------------------------------------------------------------------------------
 
@@ -473,7 +475,7 @@ class Rigger:
         ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
         """
         engine = self._running()
-        return complete_stats(engine.ask_stats(), engine.pids)
+        return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)
 
     # -- the server --------------------------------------------------------------------------------------
 
@@ -499,7 +501,7 @@ class Rigger:
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
-    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def _try_submit(self, hook: str, arguments: Arguments, waiter: Waiter) -> bool:
         self._check_initialized()
         return self._running().try_submit(hook, arguments, waiter)
 

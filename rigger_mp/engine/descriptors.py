@@ -12,7 +12,7 @@ from __future__ import annotations
 import array
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rigger_mp.engine import messages as m
@@ -96,6 +96,12 @@ class SocketReader(FrameReader):
         self.arrived = ArrivedSegments()
         self._socket = sock
 
+    def complete(self, message: Any) -> Any:
+        """Return a message of a frame that was read, with its segments in place of their names."""
+        if getattr(message, "segments", ()):
+            return message._replace(segments=self.arrived.take(message.segments))
+        return message
+
     def _receive(self) -> bytes:
         data, fds = receive(self._socket, CHUNK)
         for fd in fds:
@@ -114,12 +120,12 @@ class SocketWriter(FrameWriter):
         super().__init__(sock.fileno())
         self._socket = sock
 
-    def write_batch(self, messages: Iterable[Any], *, may_send: bool = True) -> None:
+    def write_batch(self, messages: Iterable[Any], may_send: Callable[[], bool] = lambda: True) -> None:
         """Queue messages; one that names segments goes in a frame of its own.
 
         Args:
             messages: their ``segments``, if any, are :class:`Segment` objects.
-            may_send: whether descriptors can be spared for them.
+            may_send: tells whether descriptors can be spared for them.
         """
         plain: list[Any] = []
         for message in messages:
@@ -129,24 +135,46 @@ class SocketWriter(FrameWriter):
                 continue
             self._write_plain(plain)
             plain = []
-            message_, fds = name_segments(message, may_send=may_send)
-            self.write(m.pack((message_,)), fds, segments)
+            named, fds = name_segments(message, may_send=may_send())
+            self._write_with(m.pack((named,)), fds, segments)
         self._write_plain(plain)
+
+    def _write_with(self, payload: bytes, fds: list[int], segments: Any) -> None:
+        if not fds:
+            self.write(payload)
+        elif not self.broken:
+            self._pending.append(_Accompanied(payload, fds, segments))
+            self.flush()
 
     def _write_plain(self, messages: list[Any]) -> None:
         if messages:
             self.write(m.pack(messages))
 
-    def _write(self, view: memoryview, fds: list[int]) -> int:
-        if not fds:
-            return super()._write(view, fds)
+    def _write(self, data: Any) -> bool:
+        if type(data) is not _Accompanied:
+            return super()._write(data)
         try:
-            return send(self._socket, view, fds)
+            data.view = data.view[send(self._socket, data.view, data.fds) :]
         except OSError as error:
             # The system counts descriptors on their way; it tells nobody when there are fewer.
-            if error.errno == errno.ETOOMANYREFS:
-                raise BlockingIOError from error
-            raise
+            if not isinstance(error, BlockingIOError) and error.errno != errno.ETOOMANYREFS:
+                self._break()
+            return False
+        if data.fds:
+            return self._write(data)
+        self._pending[0] = data.view
+        return not data.view or super()._write(data.view)
+
+
+class _Accompanied:
+    """A frame, or what is left of it, with descriptors that must go with it, and what keeps them open."""
+
+    __slots__ = ("fds", "segments", "view")
+
+    def __init__(self, payload: bytes, fds: list[int], segments: Any) -> None:
+        self.view = memoryview(frame(payload))
+        self.fds = fds
+        self.segments = segments
 
 
 def name_segments(message: Any, *, may_send: bool = True) -> tuple[Any, list[int]]:
@@ -168,6 +196,17 @@ def send_message(sock: socket.socket, message: Any) -> None:
         if error.errno != errno.ETOOMANYREFS:
             raise
         _send_with(sock, *name_segments(message, may_send=False))
+
+
+def send_at_once(sock: socket.socket, data: bytes, fds: list[int]) -> bool:
+    """Send a few descriptors without waiting; false if there is no room for them now."""
+    try:
+        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))], socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno != errno.ETOOMANYREFS  # anything else: whoever is to have them is gone
+    return True
 
 
 def _send_with(sock: socket.socket, message: Any, fds: list[int]) -> None:

@@ -60,6 +60,11 @@ class FrameReader:
         self.eof = False
         self._buffer = bytearray()
 
+    @property
+    def buffered(self) -> bool:
+        """Whether half a frame has been read."""
+        return bool(self._buffer)
+
     def read(self) -> list[bytes]:
         """Read once and return the frames that are complete by then (none, at the end of file)."""
         self._fill()
@@ -91,49 +96,47 @@ class FrameWriter:
 
     Attributes:
         broken: whether the other end is gone; what is written then is dropped.
+        blocked: whether something waits for the descriptor to be writable.
+        watched: whether somebody watches for that; whoever does keeps it up to date.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.broken = False
-        self._pending: deque[tuple[memoryview, list[int], Any]] = deque()
+        self.blocked = False
+        self.watched = False
+        self._pending: deque[Any] = deque()
 
-    @property
-    def blocked(self) -> bool:
-        """Whether something waits for the descriptor to be writable."""
-        return bool(self._pending)
-
-    def write(self, payload: bytes, fds: list[int] | None = None, held: Any = None) -> None:
-        """Queue a frame and write as much as the descriptor takes.
-
-        Args:
-            payload: what is in the frame.
-            fds: descriptors to send with it, where that is possible.
-            held: what is kept alive until the frame is written.
-        """
+    def write(self, payload: bytes) -> None:
+        """Queue a frame and write as much as the descriptor takes."""
         if not self.broken:
-            self._pending.append((memoryview(frame(payload)), fds or [], held))
+            self._pending.append(frame(payload))
             self.flush()
 
     def flush(self) -> None:
         """Write as much of what is pending as the descriptor takes."""
-        while self._pending:
-            view, fds, held = self._pending[0]
-            try:
-                written = self._write(view, fds)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.broken = True
-                self._pending.clear()
-                return
-            if written == len(view):
-                self._pending.popleft()
-            else:
-                self._pending[0] = view[written:], fds, held
+        pending = self._pending
+        while pending and self._write(pending[0]):
+            pending.popleft()
+        self.blocked = bool(pending)
 
-    def _write(self, view: memoryview, _fds: list[int]) -> int:
-        return os.write(self.fd, view)
+    def _write(self, data: bytes | memoryview) -> bool:
+        """Write a frame, or what is left of it; false if some of it has to wait."""
+        while True:
+            try:
+                written = os.write(self.fd, data)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._break()
+                return False
+            if written == len(data):
+                return True
+            data = self._pending[0] = memoryview(data)[written:]
+
+    def _break(self) -> None:
+        self.broken = True
+        self._pending.clear()
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -19,9 +19,10 @@ import ctypes
 import mmap
 import os
 import resource
+import stat
 import struct
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rigger_mp.large_values import Pieces, Place
@@ -35,6 +36,9 @@ _LEAST_MAPPED = 1 << 20
 MOST_OPEN = 512
 """Segments that a process opens at most, however many descriptors it might have."""
 
+AVAILABLE = hasattr(os, "memfd_create")
+"""Whether this system has anonymous files that can be sealed."""
+
 _open: set[int] = set()
 """Descriptors of segments in this process; adding to a set and discarding is safe in any thread and finalizer."""
 
@@ -43,6 +47,16 @@ def most_open() -> int:
     """Return how many segments this process may have open: a quarter of its descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_OPEN if limit == resource.RLIM_INFINITY else min(MOST_OPEN, limit // 4)
+
+
+def is_segment(fd: int) -> bool:
+    """Tell whether a descriptor is of a segment, not of a pipe or socket."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def forget_inherited() -> None:
+    """Note, in a process that was forked and has closed them, that it has no segments open."""
+    _open.clear()
 
 
 def count_open() -> int:
@@ -194,7 +208,7 @@ class SegmentWriter:
         return Segment(self._id, fd=fd)
 
     def _create(self) -> bool:
-        if not hasattr(os, "memfd_create") or count_open() >= most_open():
+        if count_open() >= most_open():
             return False
         try:
             fd = os.memfd_create("rigger_mp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -263,6 +277,28 @@ def _map_privately(fd: int, size: int) -> memoryview:
     array = (ctypes.c_ubyte * length).from_address(address)
     weakref.finalize(array, libc.munmap, address, length).atexit = False
     return memoryview(array).cast("B")[:size]
+
+
+Arguments = tuple[bytes, tuple[Segment, ...]]
+"""Encoded names, and the segments that their large values are in."""
+
+
+def dump_with_segment(dump: Callable[..., bytes], values: Mapping[str, Any]) -> Arguments:
+    """Encode names, large values into a segment.
+
+    Args:
+        dump: :func:`~rigger_mp.encoding.dump_arguments` or :func:`~rigger_mp.encoding.dump_local_updates`.
+        values: by name.
+
+    Raises:
+        EncodingError: a value cannot be pickled; the message names it.
+    """
+    if not AVAILABLE:
+        return dump(values), ()
+    writer = SegmentWriter()
+    data = dump(values, writer.place)
+    segment = writer.finish()
+    return data, (() if segment is None else (segment,))
 
 
 def by_id(segments: Iterable[Segment]) -> dict[int, Segment]:

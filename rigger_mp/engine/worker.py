@@ -12,14 +12,18 @@ get old, or when they get large. What is in the journal survives the process.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.frames import FrameReader, frame, write_all
+from rigger_mp.engine.descriptors import SocketReader, send_message
+from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.segments import forget_inherited
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -33,12 +37,17 @@ class Worker:
     Args:
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
+        marks: the memory that outlives the dispatcher.
+        row: where it counts the nested events that this process fires.
     """
 
-    def __init__(self, fd: int, journal: Journal) -> None:
+    def __init__(self, fd: int, journal: Journal, marks: Marks, row: int) -> None:
         self._fd = fd
-        self._reader = FrameReader(fd)
+        self._socket = socket.socket(fileno=fd)
+        self._reader = SocketReader(self._socket)
         self._journal = journal
+        self._marks = marks
+        self._row = row
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
         self._worn = False
@@ -65,8 +74,13 @@ class Worker:
 
     def _run(self, job: m.Job) -> None:
         self._journal.begin(job.job)
-        done = self._host.run(job)
-        self._keep(m.pack((done,)))
+        if job.token:
+            self._marks.start(job.token)
+        done = self._host.run(self._reader.complete(job))
+        if done.segments:
+            self._send_now(done)  # no page keeps a descriptor
+        else:
+            self._keep(m.pack((done,)))
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
@@ -79,8 +93,10 @@ class Worker:
             write_all(self._fd, frame(payload))
 
     def _send_now(self, message: Any) -> None:
+        if type(message) is m.Nested:
+            self._marks.fire(self._row)
         self._flush()
-        write_all(self._fd, frame(m.pack((message,))))
+        send_message(self._socket, message)
 
     def _watch_memory(self) -> None:
         most = self._host.max_memory
@@ -103,11 +119,12 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal) -> None:
+def worker_main(fd: int, journal: Journal, marks: Marks, row: int) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal).run()
+        forget_inherited()
+        Worker(fd, journal, marks, row).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here

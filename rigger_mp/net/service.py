@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_arguments
-from rigger_mp.engine.engine import Waiter
+from rigger_mp.engine.pending import Waiter
+from rigger_mp.engine.segments import Arguments, dump_with_segment
 from rigger_mp.errors import LimitError, NotRunningError
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker
@@ -40,7 +41,7 @@ class Backend:
         log: takes a message for the user.
     """
 
-    try_submit: Callable[[str, bytes, Waiter], bool]
+    try_submit: Callable[[str, Arguments, Waiter], bool]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
@@ -90,7 +91,7 @@ class Service:
             return True
         task = Task(f"{self._run}-{next(self._numbers)}", request, self._hear)
         task.recipients.append((connection, request.reply_id, request.wait))
-        if not self.backend.try_submit(request.hook, dump_arguments(request.data or {}), task):
+        if not self.backend.try_submit(request.hook, dump_with_segment(dump_arguments, request.data or {}), task):
             return False
         self._tasks.add(task)
         if request.key:
