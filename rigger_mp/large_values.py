@@ -40,10 +40,19 @@ class Place(NamedTuple):
 
 
 class Readable(Protocol):
-    """Where large values can be read."""
+    """Where large values can be read.
+
+    Attributes:
+        constants: those read that nobody can change, by the offset of their pickle: one copy serves all.
+    """
+
+    constants: dict[int, bytes | str]
 
     def view(self) -> memoryview:
         """Return the whole of it, writable; no other reader sees what is written there."""
+
+    def open(self, offset: int) -> Any:
+        """Return a file to read from there on, ``None`` where :meth:`view` costs nothing."""
 
 
 class Pieces:
@@ -112,7 +121,7 @@ class LargePart:
         return self._place.pickle[1] + sum(size for _, size, _ in self._place.buffers)
 
     def load(self) -> Any:
-        """Return the value, a private copy each time.
+        """Return the value, a private copy each time if it can be changed.
 
         Raises:
             EncodingError: its segment is not here.
@@ -122,11 +131,23 @@ class LargePart:
                 "a large value did not arrive, because this process had no descriptor left for it: "
                 "raise its limit of open files (ulimit -n), or close files that it keeps open"
             )
-        view = self._segment.view()
-        start, size = self._place.pickle
-        return pickle.loads(view[start : start + size], buffers=self._buffers(view))
+        start, constants = self._place.pickle[0], self._segment.constants
+        if start in constants:
+            return constants[start]
+        value = self._load(self._segment)
+        if type(value) in (bytes, str):
+            constants[start] = value
+        return value
 
-    def _buffers(self, view: memoryview) -> Iterator[memoryview]:
+    def _load(self, segment: Readable) -> Any:
+        start, size = self._place.pickle
+        file = segment.open(start)
+        if file is not None:
+            return pickle.Unpickler(file, buffers=self._buffers(segment)).load()
+        return pickle.loads(segment.view()[start : start + size], buffers=self._buffers(segment))
+
+    def _buffers(self, segment: Readable) -> Iterator[memoryview]:
+        view = segment.view() if self._place.buffers else memoryview(b"")
         for start, size, readonly in self._place.buffers:
             buffer = view[start : start + size]
             yield buffer.toreadonly() if readonly else buffer

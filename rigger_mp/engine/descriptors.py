@@ -14,6 +14,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import CHUNK, FrameReader, FrameWriter, frame, write_all
@@ -53,6 +54,7 @@ class ArrivedSegments:
 
     def __init__(self) -> None:
         self._segments: dict[int, tuple[Segment, int]] = {}
+        self._alive: WeakValueDictionary[int, Segment] = WeakValueDictionary()
 
     def add(self, fd: int) -> None:
         """Take over a descriptor."""
@@ -62,7 +64,8 @@ class ArrivedSegments:
             return
         if count_open() > 2 * most_open():
             segment.keep_content()
-        first, times = self._segments.get(segment.id, (segment, 0))
+        first = self._alive.setdefault(segment.id, segment)
+        _, times = self._segments.get(segment.id, (first, 0))
         self._segments[segment.id] = first, times + 1
 
     def __contains__(self, id_: object) -> bool:

@@ -33,6 +33,8 @@ _ALIGNMENT = 64
 _MOST_PIECES = 1000
 """Pieces written by one call; the system's own limit is 1024."""
 _LEAST_MAPPED = 1 << 20
+_HUGE_PAGE = 2 << 20
+_WORTH_HUGE_PAGES = 4 << 20
 MOST_OPEN = 512
 """Segments that a process opens at most, however many descriptors it might have."""
 
@@ -78,10 +80,12 @@ class Segment:
 
     Attributes:
         id: what places in it refer to.
+        constants: see :class:`~rigger_mp.large_values.Readable`.
     """
 
     def __init__(self, id_: int, *, content: bytes | None = None, fd: int = -1) -> None:
         self.id = id_
+        self.constants: dict[int, bytes | str] = {}
         self._content: bytes | None = content
         self._mapping: memoryview | None = None
         self._fd = fd
@@ -125,6 +129,10 @@ class Segment:
             return memoryview(bytearray(self._content))
         return _map_privately(self._fd, self.size)
 
+    def open(self, offset: int) -> SegmentFile | None:
+        """Return a file to read its content from an offset on, ``None`` if it has no descriptor."""
+        return SegmentFile(self, offset) if self._fd >= 0 else None
+
     def read(self) -> bytes:
         """Return its content."""
         if self._content is not None:
@@ -165,6 +173,46 @@ def _read_chunks(fd: int, size: int) -> Iterator[bytes]:
             raise SegmentError("a segment is shorter than it says")
         start += len(chunk)
         yield chunk
+
+
+class SegmentFile:
+    """A segment as an unpickler reads it: long ``bytes`` go straight to where they will be, unmapped.
+
+    Args:
+        segment: has a descriptor.
+        offset: where to begin.
+    """
+
+    def __init__(self, segment: Segment, offset: int) -> None:
+        self._segment = segment
+        self._offset = offset
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        chunk = os.pread(self._segment.fd, size, self._offset)
+        self._offset += len(chunk)
+        return chunk
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer with the next bytes, return how many there were."""
+        if len(buffer) >= _WORTH_HUGE_PAGES:
+            _advise_huge_pages(buffer)
+        filled = 0
+        while filled < len(buffer):
+            count = os.preadv(self._segment.fd, [buffer[filled:]], self._offset)
+            if not count:
+                break
+            filled += count
+            self._offset += count
+        return filled
+
+    def readline(self) -> bytes:
+        """Not needed for the pickles that segments hold.
+
+        Raises:
+            SegmentError: always.
+        """
+        raise SegmentError("a segment holds no lines")
 
 
 class SegmentWriter:
@@ -259,6 +307,7 @@ def _load_libc() -> Any:
             ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
         )  # fmt: skip
         libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         _libc = libc
     return _libc
 
@@ -277,6 +326,13 @@ def _map_privately(fd: int, size: int) -> memoryview:
     array = (ctypes.c_ubyte * length).from_address(address)
     weakref.finalize(array, libc.munmap, address, length).atexit = False
     return memoryview(array).cast("B")[:size]
+
+
+def _advise_huge_pages(buffer: memoryview) -> None:
+    """Have fresh memory come in pages of 2 MiB: getting it in small ones takes longer than filling it."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    start, end = -(-address // _HUGE_PAGE) * _HUGE_PAGE, (address + len(buffer)) // _HUGE_PAGE * _HUGE_PAGE
+    _load_libc().madvise(start, end - start, mmap.MADV_HUGEPAGE)
 
 
 Arguments = tuple[bytes, tuple[Segment, ...]]

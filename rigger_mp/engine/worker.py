@@ -12,6 +12,7 @@ get old, or when they get large. What is in the journal survives the process.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 import time
@@ -23,12 +24,14 @@ from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
-from rigger_mp.engine.segments import forget_inherited
+from rigger_mp.engine.segments import Segment, forget_inherited
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
+KEEP_SEGMENTS = 0.02
+"""Seconds that the large values of a job are kept: the next job is often another function of the same event."""
 
 
 class Worker:
@@ -51,10 +54,15 @@ class Worker:
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
         self._worn = False
+        self._recent: tuple[Segment, ...] = ()
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
         while not self._reader.eof:
+            if self._recent and not self._arrival.poll(KEEP_SEGMENTS * 1000):
+                self._recent = ()
             for payload in self._reader.read():
                 for message in m.unpack(payload):
                     self._handle(message)
@@ -76,7 +84,9 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
-        done = self._host.run(self._reader.complete(job))
+        complete: m.Job = self._reader.complete(job)
+        self._recent = complete.segments
+        done = self._host.run(complete)
         if done.segments:
             self._send_now(done)  # no page keeps a descriptor
         else:
