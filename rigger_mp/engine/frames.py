@@ -139,6 +139,31 @@ class FrameWriter:
         self._pending.clear()
 
 
+def read_frame(fd: int) -> bytes:
+    """Read one frame from a blocking file descriptor and nothing of what follows; ``b""`` at its end."""
+    buffer = bytearray()
+    wanted = _SHORT.size
+    while len(buffer) < wanted:
+        data = os.read(fd, wanted - len(buffer))
+        if not data:
+            return b""
+        buffer += data
+        wanted = max(wanted, _frame_size(buffer))
+    return split_frames(buffer)[0]
+
+
+def _frame_size(beginning: bytearray) -> int:
+    """Return how long a frame is, as far as its beginning tells: at least as long as its header."""
+    if len(beginning) < _SHORT.size:
+        return _SHORT.size
+    (size,) = _SHORT.unpack_from(beginning, 0)
+    if size >= 0:
+        return _SHORT.size + int(size)
+    if len(beginning) < _SHORT.size + _LONG.size:
+        return _SHORT.size + _LONG.size
+    return _SHORT.size + _LONG.size + int(_LONG.unpack_from(beginning, _SHORT.size)[0])
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write everything to a blocking file descriptor."""
     view = memoryview(data)

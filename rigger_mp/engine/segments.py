@@ -259,7 +259,7 @@ class SegmentWriter:
         if count_open() >= most_open():
             return False
         try:
-            fd = os.memfd_create("rigger_mp", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            fd = os.memfd_create("rigger_mp segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
             return False
         self._fd, self._end = fd, _ALIGNMENT
