@@ -18,7 +18,7 @@ Pickles of global mappings and lists are *skeletons*: containers and plain value
 object as its own opaque pickle inside. The dispatcher and the Manager can so merge and compact them
 (:func:`load_skeleton`) without ever running a user's code.
 
-Arguments and local updates of 1 MiB and more are pickled into a segment, and the part is where they are in it
+Arguments and local updates of 256 KiB and more are pickled into a segment, and the part is where they are in it
 (:mod:`rigger_mp.large_values`). Globals are never: they outlive every message.
 """
 

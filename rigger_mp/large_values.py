@@ -1,4 +1,4 @@
-"""How values of 1 MiB and more are pickled: into pieces that nobody joins, placed where every reader can map them.
+"""How values of 256 KiB and more are pickled: into pieces that nobody joins, placed where every reader can map them.
 
 ::
 
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol
 from rigger_mp.errors import EncodingError
 
 PROTOCOL = 5
-LARGE = 1 << 20
-"""Bytes of pickle from which a value does not travel inside its message."""
+LARGE = 1 << 18
+"""Bytes of pickle from which a value does not travel inside its message: by then that costs several times as much."""
 MIN_OUT_OF_BAND = 1 << 16
 """Bytes from which a buffer of a value stands beside its pickle."""
 _MOST_SEARCHED = 1 << 18
