@@ -26,18 +26,26 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping, MutableMapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from rigger_mp.errors import EncodingError
-from rigger_mp.large_values import LARGE, LargePart, Pieces, Place, Placer, PlacesPickler, find_part, pickle_pieces
+from rigger_mp.large_values import (
+    LARGE,
+    LargePart,
+    Pieces,
+    Place,
+    Placer,
+    PlacesPickler,
+    find_part,
+    pickle_by_reference,
+)
 
 Encoded = Any
 """A plain value, or ``(kind, parts)``."""
 
 PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
-_SIZED = frozenset({str, bytes})
+_LONG = frozenset({str, bytes, bytearray})
 PROTOCOL = 5
 
 
@@ -55,11 +63,11 @@ def dump_value(value: object) -> bytes:
     return _dump_by_value(value) if b"__main__" in data else data
 
 
-def _dump_by_value(value: object) -> bytes:
+def _dump_by_value(value: object, take_buffer: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - 20 ms that most never need
 
     try:
-        data: bytes = cloudpickle.dumps(value, PROTOCOL)
+        data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=take_buffer)
     except Exception as error:
         raise EncodingError(
             f"a value of type {type(value).__qualname__!r} cannot be pickled, so it cannot travel to another "
@@ -74,26 +82,28 @@ def dump_placed(value: object, place: Placer) -> bytes | Place:
     Raises:
         EncodingError: the value cannot be pickled.
     """
+    if _is_long(value):
+        return place(pickle_by_reference(value)) or dump_value(value)
+    data, pieces = _dump_beside_buffers(value)
+    if not pieces.buffers and len(data) < LARGE:
+        return data
+    pieces.write(data)
+    placed = place(pieces) if pieces.size >= LARGE else None
+    if placed is not None:
+        return placed
+    return dump_value(value) if pieces.buffers else data
+
+
+def _dump_beside_buffers(value: object) -> tuple[bytes, Pieces]:
+    pieces = Pieces()
     try:
-        pieces = pickle_pieces(value)
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=pieces.take_buffer)
     except Exception:  # noqa: BLE001 - whatever pickle could not do, cloudpickle may
+        data = b"__main__"
+    if b"__main__" in data:
         pieces = Pieces()
-    if not pieces.in_band or pieces.mention(b"__main__"):
-        try:
-            pieces = _pickle_by_value(value)
-        except Exception:  # noqa: BLE001 - dump_value says why
-            return dump_value(value)
-    if pieces.size >= LARGE:
-        placed = place(pieces)
-        if placed is not None:
-            return placed
-    return dump_value(value) if pieces.buffers else b"".join(pieces.in_band)
-
-
-def _pickle_by_value(value: object) -> Pieces:
-    import cloudpickle  # noqa: PLC0415 - 20 ms that most never need
-
-    return pickle_pieces(value, cloudpickle.Pickler)
+        data = _dump_by_value(value, pieces.take_buffer)
+    return data, pieces
 
 
 class Opaque:
@@ -196,16 +206,16 @@ def plain_mappings(value: Any) -> Any:
     return value
 
 
-def _is_plain(value: object) -> bool:
-    return type(value) in PLAIN and (type(value) not in _SIZED or len(value) < LARGE)  # type: ignore[arg-type]
-
-
 def encode_argument(value: object, place: Placer | None = None) -> Encoded:
-    """Encode one argument of an event; mappings keep their type."""
-    if type(value) in PLAIN and (place is None or _is_plain(value)):
+    """Encode one argument of an event, a large one where ``place`` stores it; mappings keep their type."""
+    if type(value) in PLAIN and (place is None or not _is_long(value)):
         return value
     kind = "m" if isinstance(value, Mapping) else "l" if isinstance(value, list) else "o"
     return kind, (dump_value(value) if place is None else dump_placed(value, place),)
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) in _LONG and len(value) >= LARGE
 
 
 def encode_local_update(value: object, place: Placer | None = None) -> Encoded:
@@ -230,7 +240,7 @@ def dump_arguments(arguments: Mapping[str, object], place: Placer | None = None)
     Raises:
         EncodingError: an argument cannot be pickled; the message names it.
     """
-    return _dump_named(arguments, partial(encode_argument, place=place), "argument")
+    return _dump_named(arguments, encode_argument, "argument", place)
 
 
 def dump_local_updates(updates: Mapping[str, object], place: Placer | None = None) -> bytes:
@@ -239,7 +249,7 @@ def dump_local_updates(updates: Mapping[str, object], place: Placer | None = Non
     Raises:
         EncodingError: a value cannot be pickled; the message names it.
     """
-    return _dump_named(updates, partial(encode_local_update, place=place), "update")
+    return _dump_named(updates, encode_local_update, "update", place)
 
 
 def dump_updates(updates: Mapping[str, object]) -> bytes:
@@ -273,16 +283,23 @@ def dump_deletions(names: Iterable[str]) -> bytes:
     return pickle.dumps(dict.fromkeys(names, ("d", ())), PROTOCOL)
 
 
-def _dump_named(values: Mapping[str, object], encode: Any, noun: str) -> bytes:
-    encoded = {}
+def _dump_named(values: Mapping[str, object], encode: Any, noun: str, place: Placer | None = None) -> bytes:
+    encoded: dict[str, Encoded] = {}
+    is_placed = False
     for name, value in values.items():
         try:
-            encoded[name] = value if type(value) in PLAIN and type(value) not in _SIZED else encode(value)
+            if type(value) in PLAIN and (type(value) not in _LONG or len(value) < LARGE):  # type: ignore[arg-type]
+                encoded[name] = value
+            elif place is None:
+                encoded[name] = encode(value)
+            else:
+                encoded[name] = encode(value, place)
+                is_placed |= type(encoded[name]) is tuple and type(encoded[name][1][0]) is Place
         except EncodingError as error:
             raise EncodingError(f"{noun} {name!r}: {error}") from error.__cause__
         except Exception as error:  # a mapping's own code, or one that contains itself
             raise EncodingError(f"{noun} {name!r} cannot be read: {type(error).__name__}: {error}") from error
-    if any(type(value) is tuple and type(value[1][0]) is Place for value in encoded.values()):
+    if is_placed:
         buffer = io.BytesIO()
         PlacesPickler(buffer, PROTOCOL).dump(encoded)
         return buffer.getvalue()

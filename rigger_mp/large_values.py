@@ -10,8 +10,7 @@
                         ▼
                       LargePart.load(): a private copy, mapped where the value is made of buffers
 
-The pickler hands long ``bytes`` and ``bytearray`` on by reference, wherever they are in the value, so that
-they are copied once, too.
+Long ``bytes`` and ``bytearray`` are handed on by reference, so that they are copied once, too.
 """
 
 from __future__ import annotations
@@ -27,8 +26,6 @@ LARGE = 1 << 18
 """Bytes of pickle from which a value does not travel inside its message: by then that costs several times as much."""
 MIN_OUT_OF_BAND = 1 << 16
 """Bytes from which a buffer of a value stands beside its pickle."""
-_MOST_SEARCHED = 1 << 18
-"""A longer piece of a pickle is a value's own bytes: a frame of the pickler is shorter."""
 
 
 class Place(NamedTuple):
@@ -86,25 +83,15 @@ class Pieces:
         """Bytes of the pickle and its buffers."""
         return self.in_band_size + sum(buffer.nbytes for buffer in self.buffers)
 
-    def mention(self, text: bytes) -> bool:
-        """Tell whether the pickle itself, not a value's long bytes in it, has this text."""
-        return any(
-            text in piece for piece in self.in_band if len(piece) <= _MOST_SEARCHED and type(piece) is bytes
-        )
-
 
 Placer = Callable[[Pieces], "Place | None"]
 """Stores pieces; ``None`` if it cannot: then the value travels inside its message."""
 
 
-def pickle_pieces(value: object, pickler: Callable[..., pickle.Pickler] = pickle.Pickler) -> Pieces:
-    """Pickle a value into pieces.
-
-    Raises:
-        Exception: whatever pickling it raises.
-    """
+def pickle_by_reference(value: object) -> Pieces:
+    """Pickle long ``bytes`` or a ``bytearray``, handed on without a copy, or a text, with one."""
     pieces = Pieces()
-    pickler(pieces, PROTOCOL, buffer_callback=pieces.take_buffer).dump(value)
+    pickle.Pickler(pieces, PROTOCOL).dump(value)
     return pieces
 
 

@@ -22,7 +22,8 @@ from rigger_mp.engine.segments import Segment, SegmentError, count_open, most_op
 
 MOST_AT_ONCE = 200
 """Descriptors sent by one call; the system's own limit is 253."""
-_INTS = array.array("i")
+_SPACE = socket.CMSG_SPACE(MOST_AT_ONCE * array.array("i").itemsize)
+_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 Named = tuple[int, "bytes | None"]
 """A segment in a message."""
@@ -30,8 +31,9 @@ Named = tuple[int, "bytes | None"]
 
 def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Read once from a socket; return the bytes and the descriptors that came with them."""
-    space = socket.CMSG_SPACE(MOST_AT_ONCE * _INTS.itemsize)
-    data, ancillary, _, _ = sock.recvmsg(size, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    data, ancillary, _, _ = sock.recvmsg(size, _SPACE, _FLAGS)
+    if not ancillary:
+        return data, []
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

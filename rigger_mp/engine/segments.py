@@ -218,58 +218,55 @@ class SegmentFile:
 class SegmentWriter:
     """Places the large values of one message; see :data:`rigger_mp.large_values.Placer`."""
 
-    def __init__(self) -> None:
-        self._fd = -1
-        self._id = 0
-        self._end = 0
+    _segment: Segment | None = None  # not set in a constructor: most messages need none
+    _end = _ALIGNMENT
 
     def place(self, pieces: Pieces) -> Place | None:
         """Store the pieces of a value; ``None`` where that is not possible."""
-        if self._fd < 0 and not self._create():
-            return None
-        start = self._end
+        if self._segment is None:
+            self._segment = _create()
+            if self._segment is None:
+                return None
         try:
-            end = _write(self._fd, pieces.in_band, start)
-            buffers = []
-            for buffer in pieces.buffers:
-                first = _align(end)
-                end = _write(self._fd, [buffer], first)
-                buffers.append((first, buffer.nbytes, buffer.readonly))
+            return self._place(self._segment, pieces)
         except OSError:  # no memory: the value may still fit into a message
             return None
+
+    def _place(self, segment: Segment, pieces: Pieces) -> Place:
+        start = self._end
+        end = _write(segment.fd, pieces.in_band, start)
+        buffers = []
+        for buffer in pieces.buffers:
+            first = _align(end)
+            end = _write(segment.fd, [buffer], first)
+            buffers.append((first, buffer.nbytes, buffer.readonly))
         self._end = _align(end)
-        return Place(self._id, (start, pieces.in_band_size), tuple(buffers))
+        return Place(segment.id, (start, pieces.in_band_size), tuple(buffers))
 
     def finish(self) -> Segment | None:
         """Seal the segment and return it; ``None`` if nothing was placed."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return None
-        if self._end == _ALIGNMENT:
-            os.close(fd)
+        segment = self._segment
+        if segment is None or self._end == _ALIGNMENT:
             return None
         import fcntl  # noqa: PLC0415 - there are no seals where this cannot be imported
 
-        os.ftruncate(fd, self._end)
+        os.ftruncate(segment.fd, self._end)
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        return Segment(self._id, fd=fd)
+        fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seals)
+        return segment
 
-    def _create(self) -> bool:
-        if count_open() >= most_open():
-            return False
-        try:
-            fd = os.memfd_create("rigger_mp segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        except OSError:
-            return False
-        self._fd, self._end = fd, _ALIGNMENT
-        self._id = int.from_bytes(os.urandom(7), "big")
-        os.pwrite(fd, _HEADER.pack(_MAGIC, self._id), 0)
-        return True
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+def _create() -> Segment | None:
+    """Return an empty segment, ``None`` if there is no descriptor to spare."""
+    if count_open() >= most_open():
+        return None
+    try:
+        fd = os.memfd_create("rigger_mp segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:
+        return None
+    segment = Segment(int.from_bytes(os.urandom(7), "big"), fd=fd)
+    os.pwrite(fd, _HEADER.pack(_MAGIC, segment.id), 0)
+    return segment
 
 
 def _align(offset: int) -> int:
