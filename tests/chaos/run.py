@@ -24,8 +24,8 @@ from rigger_mp import Rigger, RiggerClient
 from rigger_mp.errors import RiggerError
 
 from . import plugins
-from .kinds import RETRIES, TIME_LIMIT_SECONDS
 from .killer import Habits, Killer
+from .kinds import RETRIES, TIME_LIMIT_SECONDS
 from .ledger import History, Outcome, check, read_ledger
 from .load import Load
 from .proxy import CuttingProxy
