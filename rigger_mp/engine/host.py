@@ -263,9 +263,9 @@ class PluginHost:
         try:
             if called is None:
                 self._refuse(function_id)
-            args, kwargs = self._arguments(called, view)
             if called.time_limit:
                 self._journal.limit(time.monotonic() + called.time_limit)
+            args, kwargs = self._arguments(called, view)
             returned = called.func(*args, **kwargs)
             if called.is_async:
                 returned = self._run_async(returned)

@@ -33,7 +33,7 @@ def restarts(rigger: Rigger) -> dict[str, tuple[int, int]]:
 
 def measure_idle_kills(rounds: int) -> int:
     """Kill one idle worker after another, and print how soon the next event was answered; 1 if others suffered."""
-    config = {"workers": WORKERS, "max_restarts": rounds, "plugins": {"responder": {}}}
+    config = {"workers": WORKERS, "max_restarts": rounds, "plugins": {"responder": {"plugin": "responder"}}}
     seconds: list[float] = []
     disturbed = 0
     with Rigger(config, plugins={"responder": Responder}) as rigger:

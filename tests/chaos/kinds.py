@@ -11,7 +11,7 @@ from dataclasses import dataclass
 OK = "ok"
 WORKER_LOST, TIME_LIMIT, ENGINE_LOST, HOOK_ERROR = "WorkerLost", "TimeLimitExceeded", "EngineLost", "HookError"
 
-TIME_LIMIT_SECONDS = 0.4
+TIME_LIMIT_SECONDS = 0.15
 """``time_limit`` of the hooks that have one."""
 RETRIES = 2
 """``max_retries`` of the hooks that have one."""
@@ -81,10 +81,10 @@ ALL = (
     _alone("child", 0, watched=False),
     _alone("forgotten", 8, watched=False),
     _alone("large", 3, local=True),
-    _alone("retried", 4, OK, WORKER_LOST, crashes=True, retries=RETRIES),
+    _alone("retried", 2, OK, WORKER_LOST, crashes=True, retries=RETRIES),
     _alone("leave", 2, HOOK_ERROR),
-    _alone("vanish", 2, WORKER_LOST, crashes=True),
-    _alone("segfault", 1, WORKER_LOST, crashes=True),
+    _alone("vanish", 1, WORKER_LOST, crashes=True),
+    _alone("segfault", 0.5, WORKER_LOST, crashes=True),
     _alone("hang", 0.2, TIME_LIMIT, limited=True),
     _alone("nearly", 0.8, OK, TIME_LIMIT, limited=True),
     _alone("leak", 2),

@@ -24,7 +24,7 @@ MOST_PENDING = 300
 """Events that may be unfinished; then the load waits for the oldest."""
 SMALLEST, LARGEST = 1 << 20, 8 << 20
 CLIENT_SHARE = 0.2
-BLOCKING_SHARE = 0.02
+BLOCKING_SHARE = 0.005
 READ_SHARE = 0.01
 OUTCOME_TIME = 60.0
 """Seconds in which an event must have ended that nothing holds up any more."""
@@ -124,7 +124,7 @@ class Load:
             case "slow" | "spin" | "filed_only":
                 arguments["seconds"] = round(rng.uniform(0, 0.02), 4)
             case "nearly":
-                arguments["margin"] = round(rng.uniform(-0.02, 0.06), 4)
+                arguments["margin"] = round(rng.uniform(-0.02, 0.12), 4)
             case "family":
                 arguments["children"] = rng.randint(0, 3)
             case "retried":

@@ -1,0 +1,34 @@
+"""Whatever is killed, whatever a hook does: one outcome for each event, only the culprit blamed, and on it goes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from quiet import QuietRigger
+from survival_plugins import Napper, Receiver, SlowToArrive
+
+from rigger_mp.errors import TimeLimitExceeded
+
+
+def test_a_function_that_ends_just_when_it_is_late_leaves_no_blame_on_the_next() -> None:
+    config: dict[str, Any] = {"workers": 1, "hooks": {"nap": {"time_limit": 0.05}}}
+    config["plugins"] = {"napper": {"plugin": "napper"}}
+    with QuietRigger(config, plugins={"napper": Napper}) as rigger:
+        for _ in range(15):
+            for _ in range(40):  # so that naps are expected to be short, and what follows is sent along with them
+                rigger.fire_hook("nap", seconds=0)
+                rigger.fire_hook("quick", seconds=0)
+            # Limits are looked at every 0.1 s.
+            rigger.submit("nap", seconds=random.uniform(0.097, 0.109))
+            behind = [rigger.submit("quick", seconds=0.0005) for _ in range(40)]
+            assert all(future.result()["done"] for future in behind)
+
+
+def test_the_time_limit_holds_while_arguments_are_unpickled() -> None:
+    config = {"workers": 1, "time_limit": 0.3, "plugins": {"receiver": {"plugin": "receiver"}}}
+    with QuietRigger(config, plugins={"receiver": Receiver}) as rigger:
+        with pytest.raises(TimeLimitExceeded, match="receive"):
+            rigger.submit("receive", value=SlowToArrive()).result(timeout=20)
+        assert rigger.fire_hook("fine")["fine"]
