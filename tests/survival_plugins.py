@@ -31,6 +31,13 @@ class SlowToArrive:
         return time.sleep, (600,)
 
 
+class Poison:
+    """Pickles, and cannot be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("poison",)
+
+
 class Receiver(RiggerBasePlugin):
     def plugin_initialize(self) -> None:
         self.register_plugin_hook("receive")

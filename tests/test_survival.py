@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from quiet import QuietRigger
-from survival_plugins import Napper, Receiver, SlowToArrive
+from survival_plugins import Napper, Poison, Receiver, SlowToArrive
 
-from rigger_mp.errors import TimeLimitExceeded
+from rigger_mp.errors import HookError, TimeLimitExceeded
+
+RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
 
 
 def test_a_function_that_ends_just_when_it_is_late_leaves_no_blame_on_the_next() -> None:
@@ -27,8 +29,17 @@ def test_a_function_that_ends_just_when_it_is_late_leaves_no_blame_on_the_next()
 
 
 def test_the_time_limit_holds_while_arguments_are_unpickled() -> None:
-    config = {"workers": 1, "time_limit": 0.3, "plugins": {"receiver": {"plugin": "receiver"}}}
-    with QuietRigger(config, plugins={"receiver": Receiver}) as rigger:
+    with QuietRigger({**RECEIVER, "time_limit": 0.3}, plugins={"receiver": Receiver}) as rigger:
         with pytest.raises(TimeLimitExceeded, match="receive"):
             rigger.submit("receive", value=SlowToArrive()).result(timeout=20)
         assert rigger.fire_hook("fine")["fine"]
+
+
+def test_a_callback_that_cannot_be_unpickled_fails_the_events_that_call_it() -> None:
+    poison = Poison()
+    with QuietRigger(RECEIVER, plugins={"receiver": Receiver}) as rigger:
+        rigger.register_hook_callback("fine", "pre", lambda: print(poison), name="bad")
+        with pytest.raises(HookError, match=r"bad \(pre\)(.|\n)*cannot be unpickled(.|\n)*poison"):
+            rigger.submit("fine").result(timeout=20)
+        rigger.unregister_hook_callback("fine", "pre", "bad")
+        assert rigger.submit("fine").result(timeout=20)["fine"]
