@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,32 +61,36 @@ def left_behind(before: Remains, temporary: Path, seen: Iterable[psutil.Process]
         seen: processes that must be gone, children of this one or not.
     """
     known = set(seen)
-    found: list[str] = []
-
-    def nothing() -> bool:
-        found[:] = _differences(before, look(temporary), known)
-        return not found
-
-    _wait(nothing)
+    found = _differences(before, look(temporary), known)
+    end = time.monotonic() + GRACE
+    while found and time.monotonic() < end:
+        time.sleep(0.05)
+        now = _differences(before, look(temporary), known)
+        found = [difference for difference in found if difference in now]  # others come and go meanwhile
     return found
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + GRACE
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
+def in_use_elsewhere() -> set[str]:
+    """Return the names of shared memory that other processes, of other programs, have mapped."""
+    found: set[str] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid():
+                lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+                found |= {line.rpartition("/dev/shm/")[2] for line in lines if "/dev/shm/" in line}
+    return found
 
 
 def _differences(before: Remains, now: Remains, seen: set[psutil.Process]) -> list[str]:
     alive = {process for process in seen if is_alive(process)} | (now.children - before.children)
     found = [f"process {process.pid} is left" for process in alive]
     if len(now.descriptors) > len(before.descriptors):
-        extra = list(now.descriptors)
-        for descriptor in before.descriptors:
-            if descriptor in extra:
-                extra.remove(descriptor)
-        found.append(f"{len(now.descriptors) - len(before.descriptors)} descriptors are left, among {extra}")
-    found += [f"/dev/shm/{name} is left" for name in now.segments - before.segments]
+        extra = Counter(now.descriptors) - Counter(before.descriptors)
+        found += [f"descriptor of {name} is left" for name in extra]
+    segments = now.segments - before.segments
+    if segments:
+        segments -= in_use_elsewhere()
+    found += [f"/dev/shm/{name} is left" for name in segments]
     found += [f"temporary file {name} is left" for name in now.files - before.files]
     found += [f"thread {name} is left" for name in now.threads - before.threads]
     return found
