@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from quiet import QuietRigger
 from survival_plugins import Napper, Poison, Receiver, SlowToArrive
+from waiting import wait_for
 
+from rigger_mp import Rigger
 from rigger_mp.errors import HookError, TimeLimitExceeded
 
 RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
@@ -43,3 +48,24 @@ def test_a_callback_that_cannot_be_unpickled_fails_the_events_that_call_it() -> 
             rigger.submit("fine").result(timeout=20)
         rigger.unregister_hook_callback("fine", "pre", "bad")
         assert rigger.submit("fine").result(timeout=20)["fine"]
+
+
+def pids(rigger: Rigger, role: str) -> list[int]:
+    return [row["pid"] for row in rigger.stats()["processes"] if row["role"] == role]
+
+
+def test_a_manager_that_is_killed_again_while_it_starts_costs_no_reader_anything() -> None:
+    with QuietRigger(RECEIVER, plugins={"receiver": Receiver}) as rigger:
+        rigger.global_data = {"kept": 1}
+        result = rigger.fire_hook("fine")
+        assert result is not None
+        with ThreadPoolExecutor(1) as reader:
+            for _ in range(4):
+                (first,) = pids(rigger, "manager")
+                os.kill(first, signal.SIGKILL)
+                reading = reader.submit(lambda: (rigger.global_data["kept"], result["kept"]))
+                for _ in range(2):
+                    wait_for(lambda known=first: pids(rigger, "manager") != [known])
+                    (first,) = pids(rigger, "manager")
+                    os.kill(first, signal.SIGKILL)
+                assert reading.result(30) == (1, 1)

@@ -177,7 +177,8 @@ def _check_blame(history: History) -> Iterator[str]:
     kills = Counter(kill.pid for kill in history.kills if kill.signal == "SIGKILL")
     ran_in = defaultdict(set)
     for run in history.runs:
-        ran_in[run.event].add(run.pid)
+        if run.function in history.kind(run.event).functions:
+            ran_in[run.event].add(run.pid)
     for title, number, kind, outcome in _losses(history):
         pid = _dead_pid(outcome)
         if pid is None:
