@@ -220,6 +220,20 @@ def test_a_lost_dispatcher_allows_started_events_to_be_lost(history: History) ->
     assert check(history) == []
 
 
+def test_a_lost_dispatcher_allows_what_it_counted_to_be_missing(history: History) -> None:
+    forget_child_and_background(history)
+    history.kills.append(Kill(1, "dispatcher", "SIGKILL"))
+    assert len(check(history)) == 2
+    text = "the engine's dispatcher process died before 1 nested event and 2 background handlers had ended"
+    history.reports.append(Outcome("EngineLost", text))
+    assert check(history) == []
+
+
+def forget_child_and_background(history: History) -> None:
+    background_lost_in_silence(history)
+    child_lost_in_silence(history)
+
+
 def test_a_lost_dispatcher_allows_no_event_to_be_run_again_that_has_run(history: History) -> None:
     fire(history, "9", "plain", OK, 10, 11)
     commit(history, "plain", "9")

@@ -6,17 +6,30 @@ import os
 import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from quiet import QuietRigger
-from survival_plugins import Napper, Poison, Receiver, SlowToArrive
+from survival_plugins import Blocker, Clerk, Napper, Poison, Receiver, SlowToArrive
 from waiting import wait_for
 
 from rigger_mp import Rigger
-from rigger_mp.errors import HookError, TimeLimitExceeded
+from rigger_mp.errors import EngineLost, HookError, TimeLimitExceeded
 
 RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
+BLOCKING = {"blocker": Blocker, "clerk": Clerk}
+
+
+def pids(rigger: Rigger, role: str) -> list[int]:
+    return [row["pid"] for row in rigger.stats()["processes"] if row["role"] == role]
+
+
+def kill(rigger: Rigger, role: str) -> int:
+    """Kill the first process of a role; return its pid."""
+    pid = pids(rigger, role)[0]
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def test_a_function_that_ends_just_when_it_is_late_leaves_no_blame_on_the_next() -> None:
@@ -50,10 +63,6 @@ def test_a_callback_that_cannot_be_unpickled_fails_the_events_that_call_it() -> 
         assert rigger.submit("fine").result(timeout=20)["fine"]
 
 
-def pids(rigger: Rigger, role: str) -> list[int]:
-    return [row["pid"] for row in rigger.stats()["processes"] if row["role"] == role]
-
-
 def test_a_manager_that_is_killed_again_while_it_starts_costs_no_reader_anything() -> None:
     with QuietRigger(RECEIVER, plugins={"receiver": Receiver}) as rigger:
         rigger.global_data = {"kept": 1}
@@ -61,11 +70,25 @@ def test_a_manager_that_is_killed_again_while_it_starts_costs_no_reader_anything
         assert result is not None
         with ThreadPoolExecutor(1) as reader:
             for _ in range(4):
-                (first,) = pids(rigger, "manager")
-                os.kill(first, signal.SIGKILL)
+                first = kill(rigger, "manager")
                 reading = reader.submit(lambda: (rigger.global_data["kept"], result["kept"]))
                 for _ in range(2):
                     wait_for(lambda known=first: pids(rigger, "manager") != [known])
-                    (first,) = pids(rigger, "manager")
-                    os.kill(first, signal.SIGKILL)
+                    first = kill(rigger, "manager")
                 assert reading.result(30) == (1, 1)
+
+
+def test_a_background_handler_that_ran_is_not_run_again_when_the_dispatcher_dies(tmp_path: Path) -> None:
+    config = {"workers": 1, "plugins": {name: {"plugin": name} for name in BLOCKING}}
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    with QuietRigger(config, plugins=BLOCKING) as rigger:
+        rigger.submit("block", gate=str(gate))
+        wait_for((tmp_path / "gate.started").exists)
+        filed = rigger.submit("file", log=str(log))
+        wait_for(log.exists)
+        kill(rigger, "dispatcher")
+        with pytest.raises(EngineLost):
+            filed.result(30)
+        rigger.drain(30)
+        assert log.read_text() == "filed\n"
+        assert rigger.fire_hook("fine")["pid"]

@@ -89,7 +89,7 @@ class Killer(threading.Thread):
         row = self._rng.choices(targets, [weights[row["role"]] for row in targets])[0]
         stops = self._rng.random() < self._habits.stop_share
         process = child_of_this(row["pid"])
-        if process is None:
+        if process is None or not self._may_hit(row["role"], stops):
             return
         self.seen.add(process)
         number = signal.SIGSTOP if stops else signal.SIGKILL
@@ -100,6 +100,15 @@ class Killer(threading.Thread):
             return  # it has ended by itself
         if stops:
             self._let_stand(process, row["role"])
+
+    def _may_hit(self, role: str, stops: bool) -> bool:
+        """Dispatcher and Manager may not die at once: see to it that the other one has all the globals."""
+        if role == "manager" or (role == "dispatcher" and not stops):
+            try:
+                return bool(self._rigger.global_data["total"] >= 0)
+            except RiggerError:
+                return False
+        return True
 
     def _let_stand(self, process: psutil.Process, role: str) -> None:
         seconds = self._rng.uniform(SHORTEST_STOP, LONGEST_STOP)
