@@ -57,7 +57,7 @@ class Killer(threading.Thread):
         self._rng = rng
         self._habits = habits
         self._done = threading.Event()
-        self._stopped: list[tuple[float, int, psutil.Process]] = []
+        self._stopped: list[tuple[float, int, psutil.Process, str]] = []
         self.seen: set[psutil.Process] = set()
 
     def run(self) -> None:
@@ -68,7 +68,7 @@ class Killer(threading.Thread):
             if time.monotonic() >= next_kill:
                 self._strike()
                 next_kill = time.monotonic() + self._rng.uniform(0, self._habits.pause)
-            wake = min([next_kill, *(end for end, _, _ in self._stopped[:1])])
+            wake = min([next_kill, *(entry[0] for entry in self._stopped[:1])])
             self._done.wait(max(0.0, wake - time.monotonic()))
         self._resume(float("inf"))
 
@@ -103,6 +103,8 @@ class Killer(threading.Thread):
 
     def _may_hit(self, role: str, stops: bool) -> bool:
         """Dispatcher and Manager may not die at once: see to it that the other one has all the globals."""
+        if any(entry[3] == "manager" for entry in self._stopped):
+            return role != "dispatcher"  # the Manager could not tell
         if role == "manager" or (role == "dispatcher" and not stops):
             try:
                 return bool(self._rigger.global_data["total"] >= 0)
@@ -116,7 +118,7 @@ class Killer(threading.Thread):
             self._done.wait(seconds)
             _continue(process)
         else:
-            heapq.heappush(self._stopped, (time.monotonic() + seconds, process.pid, process))
+            heapq.heappush(self._stopped, (time.monotonic() + seconds, process.pid, process, role))
 
     def _resume(self, now: float) -> None:
         while self._stopped and self._stopped[0][0] <= now:

@@ -34,7 +34,7 @@ class Kind:
         limited: the hook has a time limit.
         retries: how often the event is run again.
         watched: somebody waits for the outcome; else only losses are reported, by hook.
-        local: its arguments or its way of failing need the engine itself, not a client.
+        local: its arguments, its answer or the report of its loss need the engine itself, not a client.
     """
 
     name: str
@@ -76,10 +76,10 @@ ALL = (
     _staged("staged", 6),
     _staged("marched", 6, ordered=True),
     Kind("filed", 10, ("filed",), background=("filed_bg", "filed_too"), stateful=("filed_bg", "filed_too")),
-    _alone("filed_only", 5, watched=False),
+    _alone("filed_only", 5, watched=False, local=True),
     _alone("family", 8, local=True),
     _alone("child", 0, watched=False),
-    _alone("forgotten", 8, watched=False),
+    _alone("forgotten", 8, watched=False, local=True),
     _alone("large", 3, local=True),
     _alone("retried", 2, OK, WORKER_LOST, crashes=True, retries=RETRIES),
     _alone("leave", 2, HOOK_ERROR),
