@@ -143,14 +143,18 @@ class Dispatcher:
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
+        self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
+    def _mark_begun(self) -> None:
+        for token in self._scheduler.begun:
+            self._marks.start(token)
+        self._scheduler.begun.clear()
+
     def _publish(self) -> None:
         commits = self._scheduler.commits
-        for token in self._scheduler.written:
-            self._marks.start(token)
-        self._scheduler.written.clear()
+        self._mark_begun()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
