@@ -76,6 +76,8 @@ class Dispatcher:
         self._listening = False
         self._orphaned = False
         self._floor = 0
+        self._max_output = boot.max_output
+        self._output_waiting = self._output_dropped = 0
         self._published = self._scheduler.log.version
         if boot.republish:
             self._republish()
@@ -294,10 +296,26 @@ class Dispatcher:
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
+                case m.Output() | m.Record():
+                    self._forward(message, len(payload))
                 case m.Worn():
                     self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
+
+    def _forward(self, message: Any, size: int) -> None:
+        """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
+        if not self._peers.outcomes.blocked:
+            self._output_waiting = 0
+            if self._output_dropped:
+                text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
+                self._outbox.append(m.Log(text))
+                self._output_dropped = 0
+        self._output_waiting += size
+        if self._output_waiting <= self._max_output:
+            self._outbox.append(message)
+        else:
+            self._output_dropped += 1
 
     def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
         if seat.process is not process:

@@ -30,6 +30,7 @@ from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -48,10 +49,12 @@ class Listener:
     Attributes:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
+        printed: gets what hooks printed.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
+    printed: Callable[[m.Output], None]
 
 
 class Engine:
@@ -381,6 +384,10 @@ class Engine:
                     self._tell_failed(exception_of(message.hook, fields))
             case m.Log():
                 self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))

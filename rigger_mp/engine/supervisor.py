@@ -122,7 +122,7 @@ class Supervisor:
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
-        seat.process = WorkerProcess(seat.name, partial(worker_main, marks=self._marks, row=seat.row))
+        seat.process = WorkerProcess(seat.name, partial(worker_main, marks=self._marks, row=seat.row, name=seat.name))
         self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = FrameReader(seat.process.socket.fileno())
         seat.writer = FrameWriter(seat.process.socket.fileno())
