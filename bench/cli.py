@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.figures import Run
 from bench.measure import machine, take
 from bench.peers import PEERS
 from bench.table import workload_table
+from bench.tasks import calibrate
 from bench.workload import Workload
 from bench.workloads import WORKLOADS
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print(listing())
         return 0
-    run = Run(meta={**machine(), "quick": options.quick, "rounds": options.rounds})
+    run = Run(meta={**machine(), "quick": options.quick, "rounds_per_ms": calibrate()})
     interrupted = measure_all(run, options)
     print(report(run))
     if options.json:
@@ -91,11 +93,12 @@ def measure_workload(run: Run, workload: Workload, options: argparse.Namespace) 
     run.samples.setdefault(workload.name, {})
     run.absent[workload.name] = left_out(workload, options)
     peers = [peer for peer in workload.peers if peer not in run.absent[workload.name]]
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = min(options.rounds or (2 if options.quick else 5), workload.rounds or sys.maxsize)
     for turn in range(rounds):
         for peer in peers:
             start = time.monotonic()
-            taken = take(workload, peer, workload.size(peer, options.quick))
+            size = {**workload.size(peer, options.quick), "rounds_per_ms": run.meta["rounds_per_ms"]}
+            taken = take(workload, peer, size)
             run.add(workload.name, peer, taken)
             note = f": refused: {taken.refused}" if taken.refused else ""
             progress(f"{workload.name} {turn + 1}/{rounds} {peer} {time.monotonic() - start:.1f} s{note}")
@@ -108,8 +111,8 @@ def left_out(workload: Workload, options: argparse.Namespace) -> dict[str, str]:
     for name in workload.peers:
         if name not in wanted:
             reasons[name] = "not asked for"
-        elif not PEERS[name].installed:
-            reasons[name] = f"absent: {PEERS[name].needs} is not installed"
+        elif missing := [needed for needed in (PEERS[name].needs, workload.needs) if not find_spec(needed)]:
+            reasons[name] = f"absent: {missing[0]} is not installed"
         elif options.quick and PEERS[name].heavy:
             reasons[name] = "left out: it takes seconds to start (--quick)"
     return reasons

@@ -41,6 +41,8 @@ class Workload:
         full: the size of a run.
         quick: the size of a run that takes about a second.
         smaller: sizes for peers that would take minutes.
+        needs: the module that must be installed for it.
+        rounds: how many rounds are enough, however many are asked for; 0: no limit.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Workload:
     full: Size
     quick: Size
     smaller: Mapping[str, Size] = field(default_factory=dict)
+    needs: str = "sys"
+    rounds: int = 0
 
     def size(self, peer: str, quick: bool) -> dict[str, int]:
         """Return the size of a peer's samples: none does more than is asked of all."""

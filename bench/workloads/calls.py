@@ -16,6 +16,8 @@ WARM_UP = 200
 
 def trips(peer: str, size: Size) -> Sample:
     """Make one call after another, each awaited; time each."""
+    if peer == "riggerlib-client":
+        return over_client(size)
     count, laps = size["events"], []
     with open_pool(peer, WORKERS) as pool:
         pool.run_each("noop", repeat(0, WARM_UP))
@@ -25,6 +27,23 @@ def trips(peer: str, size: Size) -> Sample:
         start = time.perf_counter()
         for value in range(count):
             pool.call("noop", value)
+            laps.append(time.perf_counter())
+        evidence = counted(before, outcomes=len(laps))
+    times = [later - earlier for earlier, later in zip([start, *laps], laps, strict=False)]
+    return Sample(latencies(times), evidence)
+
+
+def over_client(size: Size) -> Sample:
+    """Do it as riggerlib can: with its client, which waits for results by asking for them."""
+    from bench.servers import import_client, serving
+
+    count, laps = size["events"], []
+    with serving("riggerlib-client") as port, import_client("riggerlib-client")(port) as client:
+        client.client.fire_hook("noop", grab_result=True, value=0)
+        before = tally.read()
+        start = time.perf_counter()
+        for value in range(count):
+            assert client.client.fire_hook("noop", grab_result=True, value=value) is not None
             laps.append(time.perf_counter())
         evidence = counted(before, outcomes=len(laps))
     times = [later - earlier for earlier, later in zip([start, *laps], laps, strict=False)]
