@@ -38,6 +38,7 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        globals: version and chains of the global namespace, where another dispatcher had been at work.
     """
 
     workers: int
@@ -52,6 +53,7 @@ class Boot:
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
     archive_retries: int = 0
+    globals: tuple[int, Any] = (0, None)
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
@@ -87,7 +89,7 @@ class Assembly:
             Slot(number, shared=number not in self._placement.dedicated)
             for number in range(self._placement.slots)
         ]
-        log = CommitLog(boot.list_merge)
+        log = CommitLog(boot.list_merge, *boot.globals)
         self.scheduler = Scheduler(
             self._registry,
             log,

@@ -181,6 +181,7 @@ class Job(NamedTuple):
     ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
     ``commit`` says that the host applies the updates of globals to its replica stage by stage.
+    ``token`` is that of the event, to be marked as started; 0: it is not marked.
     """
 
     job: int
@@ -195,6 +196,7 @@ class Job(NamedTuple):
     commit: bool
     squash: bool
     depth: int
+    token: int = 0
 
 
 class Host(NamedTuple):

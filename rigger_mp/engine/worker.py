@@ -20,6 +20,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import FrameReader, frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.marks import Marks
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -33,12 +34,16 @@ class Worker:
     Args:
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
+        marks: the memory that outlives the dispatcher.
+        row: where it counts the nested events that this process fires.
     """
 
-    def __init__(self, fd: int, journal: Journal) -> None:
+    def __init__(self, fd: int, journal: Journal, marks: Marks, row: int) -> None:
         self._fd = fd
         self._reader = FrameReader(fd)
         self._journal = journal
+        self._marks = marks
+        self._row = row
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
         self._worn = False
@@ -65,6 +70,8 @@ class Worker:
 
     def _run(self, job: m.Job) -> None:
         self._journal.begin(job.job)
+        if job.token:
+            self._marks.start(job.token)
         done = self._host.run(job)
         self._keep(m.pack((done,)))
         self._journal.begin(0)
@@ -79,6 +86,8 @@ class Worker:
             write_all(self._fd, frame(payload))
 
     def _send_now(self, message: Any) -> None:
+        if type(message) is m.Nested:
+            self._marks.fire(self._row)
         self._flush()
         write_all(self._fd, frame(m.pack((message,))))
 
@@ -103,11 +112,11 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal) -> None:
+def worker_main(fd: int, journal: Journal, marks: Marks, row: int) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal).run()
+        Worker(fd, journal, marks, row).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
