@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.figures import Run, Spread
+from bench.goals import GOALS
 from bench.peers import OURS, PEERS
 from bench.workload import Workload
 
@@ -63,8 +64,19 @@ def _why_not(run: Run, workload: Workload, peer: str) -> str:
     return f"refused: {refusals[0]}" if refusals else "not measured"
 
 
+def goal_rows(run: Run) -> list[tuple[str, str, str]]:
+    """Return for each goal whose workload was run its text, its figure and the verdict."""
+    rows = []
+    for goal in GOALS:
+        if goal.workload in run.samples:
+            figure = goal.figure(run)
+            text = spread_text(figure, goal.unit or "ratio") if figure else goal.missing(run)
+            rows.append((goal.text, text, goal.verdict(run)))
+    return rows
+
+
 def align(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as lines with columns: the first to the left, the others too."""
+    """Return rows as lines with columns."""
     table = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)

@@ -20,6 +20,11 @@ def burn(value: int) -> None:
     tally.add(churn(value))
 
 
+def stamp(value: int) -> None:
+    """Note when the call ran."""
+    tally.stamp(value)
+
+
 def measure(value: Any) -> None:
     """Touch every page of a large value: ``bytes`` or a NumPy array of bytes."""
     tally.add(checksum(value))
@@ -50,5 +55,5 @@ def calibrate(seconds: float = 0.3) -> int:
     return max(1, round(rounds * 0.001 / best))
 
 
-BY_NAME = {"noop": noop, "burn": burn, "measure": measure}
+BY_NAME = {"noop": noop, "stamp": stamp, "burn": burn, "measure": measure}
 """The functions by the names that peers with named tasks know them by."""

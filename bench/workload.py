@@ -42,6 +42,7 @@ class Workload:
         quick: the size of a run that takes about a second.
         smaller: sizes for peers that would take minutes.
         needs: the module that must be installed for it.
+        group: ``speed``, or ``profile``: then the table shows all its metrics.
         rounds: how many rounds are enough, however many are asked for; 0: no limit.
     """
 
@@ -57,6 +58,7 @@ class Workload:
     quick: Size
     smaller: Mapping[str, Size] = field(default_factory=dict)
     needs: str = "sys"
+    group: str = "speed"
     rounds: int = 0
 
     def size(self, peer: str, quick: bool) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.workload import Workload
-from bench.workloads import calls, cpu, events, large, life, remote
+from bench.workloads import calls, cpu, events, large, life, remote, steps
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -27,5 +27,8 @@ WORKLOADS: dict[str, Workload] = {
         remote.TRIPS,
         remote.IN_FLIGHT,
         remote.CONNECTIONS,
+        steps.BLOCKING,
+        steps.SUBMIT,
+        steps.STEPS,
     )
 }

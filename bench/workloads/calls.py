@@ -73,7 +73,7 @@ def stream(peer: str, size: Size) -> Sample:
     return Sample({"per_event": seconds / count, "events_per_second": count / seconds}, evidence)
 
 
-def every_call(_peer: str, size: Size) -> Evidence:
+def expect_every_call(_peer: str, size: Size) -> Evidence:
     """Expect each value once."""
     count = size["events"]
     return {"calls": count, "sum": sum_below(count), "outcomes": count}
@@ -89,7 +89,7 @@ BLOCKING = Workload(
     unit="us",
     peers=(*POOLS, "riggerlib-client"),
     run=trips,
-    expect=every_call,
+    expect=expect_every_call,
     full={"events": 5000},
     quick={"events": 500},
     smaller={"ray": {"events": 1000}, "dask": {"events": 300}, "riggerlib-client": {"events": 20}},
@@ -103,7 +103,7 @@ SUBMIT = Workload(
     unit="us",
     peers=POOLS,
     run=stream,
-    expect=every_call,
+    expect=expect_every_call,
     full={"events": 50_000},
     quick={"events": 3000},
     smaller={"ray": {"events": 10_000}, "dask": {"events": 3000}},

@@ -193,5 +193,5 @@ MIXED = Workload(
     expect=expect_mixed,
     full={"calls": 1000, "milliseconds": 1, "long_milliseconds": 500},
     quick={"calls": 100, "milliseconds": 1, "long_milliseconds": 500},
-    smaller={"dask": {"calls": 300}, "ray": {"calls": 500}},
+    smaller={"dask": {"calls": 300}, "ray": {"calls": 500}, "mpire": {"calls": 10}},
 )
