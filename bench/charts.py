@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.figures import Run, Spread
 from bench.peers import OURS, PEERS
-from bench.table import amount, number
+from bench.table import amount
 from bench.workload import Workload
 from bench.workloads import WORKLOADS
 
@@ -164,7 +164,7 @@ def _grid(scale: Scale, top: float, bottom: float) -> str:
 
 def plain(value: float) -> str:
     """Return a power of ten as people write it."""
-    return number(value) if value < 1 else f"{value:,.0f}"
+    return f"{value:g}" if value < 1 else f"{value:,.0f}"
 
 
 def _legend(peers: Sequence[str], top: float) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from bench import profile
 from bench.charts import write_charts
 from bench.figures import Run
 from bench.measure import machine, take
-from bench.peers import PEERS
+from bench.peers import OURS, PEERS
 from bench.readme import rewrite
 from bench.table import align, goal_rows, workload_table
 from bench.tasks import calibrate
@@ -57,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         options.chosen = choose(options.workloads)
+        options.only = choose_peers(options.peers)
         run = load(options.from_) if options.from_ else None
-        for peer in set(filter(None, (options.peers or "").split(","))) - set(PEERS):
-            raise UsageError(f"there is no peer named {peer!r}; --list shows them")
     except UsageError as error:
         print(f"python -m bench: {error}", file=sys.stderr)
         return 2
@@ -92,6 +91,16 @@ def choose(names: Sequence[str]) -> list[str]:
     return [name for name in WORKLOADS if name in chosen]
 
 
+def choose_peers(names: str | None) -> set[str]:
+    """Return the peers to measure."""
+    if names is None:
+        return set(PEERS)
+    chosen = {OURS, *names.split(",")}
+    if unknown := chosen - set(PEERS):
+        raise UsageError(f"there is no peer named {', '.join(sorted(unknown))}; --list shows them")
+    return chosen
+
+
 def load(path: str) -> Run:
     """Return the run that ``--json`` wrote."""
     try:
@@ -110,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("workloads", nargs="*", metavar="NAME", help="workloads or groups to run (default: all)")
     made.add_argument("--list", action="store_true", help="list workloads and peers, measure nothing")
-    made.add_argument("--quick", action="store_true", help="small sizes, one round, without Ray and Dask: a first look")
+    made.add_argument("--quick", action="store_true", help="small sizes, one round, not all peers: a first look")
     made.add_argument("--rounds", type=positive, help="samples of each peer (default: 5, with --quick 1)")
     made.add_argument("--peers", metavar="A,B", help="only these peers (rigger_mp is always measured)")
     made.add_argument("--json", metavar="PATH", help="write all samples to PATH")
@@ -136,7 +145,8 @@ def listing() -> str:
         lines += [f"  {one.name:<16} {one.title}. {one.about}" for one in WORKLOADS.values() if one.group == group]
         lines += [""]
     lines += ["peers:"]
-    lines += [f"  {name:<21} {peer.title}{'' if peer.installed else ' (not installed)'}" for name, peer in PEERS.items()]
+    for name, peer in PEERS.items():
+        lines.append(f"  {name:<21} {peer.title}{'' if peer.installed else ' (not installed)'}")
     return "\n".join(lines)
 
 
@@ -168,15 +178,14 @@ def measure_workload(run: Run, workload: Workload, options: argparse.Namespace) 
 
 def left_out(workload: Workload, options: argparse.Namespace) -> dict[str, str]:
     """Return the peers that are not measured, and why."""
-    wanted = set(options.peers.split(",")) | {"rigger_mp"} if options.peers else set(workload.peers)
     reasons = {}
     for name in workload.peers:
-        if name not in wanted:
+        if name not in options.only:
             reasons[name] = "not asked for"
         elif missing := [needed for needed in (PEERS[name].needs, workload.needs) if not find_spec(needed)]:
             reasons[name] = f"absent: {missing[0]} is not installed"
-        elif options.quick and PEERS[name].heavy:
-            reasons[name] = "left out: it takes seconds to start (--quick)"
+        elif options.quick and PEERS[name].slow:
+            reasons[name] = "left out by --quick"
     return reasons
 
 

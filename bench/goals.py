@@ -56,9 +56,7 @@ class Goal:
             return f"{self.workload} was not run"
         peers = [side[0] for side in (self.above, self.below) if side is not None]
         for peer in peers:
-            if why := run.absent.get(self.workload, {}).get(peer) or next(
-                iter(run.refusals(self.workload, peer)), ""
-            ):
+            if why := run.absent.get(self.workload, {}).get(peer) or next(iter(run.refusals(self.workload, peer)), ""):
                 return f"{PEERS[peer].title}: {why}"
         return "no round in which all were measured"
 

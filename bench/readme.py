@@ -1,8 +1,8 @@
 """The figures in the READMEs: blocks between two comments, rewritten from a run.
 
-    <!-- bench: goals -->
-    …what was there is replaced…
-    <!-- /bench -->
+<!-- bench: goals -->
+…what was there is replaced…
+<!-- /bench -->
 """
 
 from __future__ import annotations
@@ -87,6 +87,12 @@ def goals(run: Run) -> str:
     return markdown([("goal", "measured: median (min–max)", "verdict"), *goal_rows(run)])
 
 
+def workloads(_run: Run) -> str:
+    """Return what each workload does."""
+    speed = [workload for workload in WORKLOADS.values() if workload.group == "speed"]
+    return markdown([("name", "workload", "what is done"), *((f"`{one.name}`", one.title, one.about) for one in speed)])
+
+
 def tables(run: Run) -> str:
     """Return every workload's table."""
     return "\n\n".join(_table(run, name) for name in run.samples if WORKLOADS[name].group == "speed")
@@ -120,6 +126,7 @@ BLOCKS: dict[str, Callable[[Run], str]] = {
     "machine": machine_line,
     "headline": headline,
     "goals": goals,
+    "workloads": workloads,
     "tables": tables,
     "profile-blocking": lambda run: markdown(profile.rows(run, "profile-blocking")),
     "profile-submit": lambda run: markdown(profile.rows(run, "profile-submit")),

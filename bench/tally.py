@@ -83,7 +83,7 @@ def _open() -> memoryview:
 
 
 def _forget() -> None:
-    global _cells, _lock  # noqa: PLW0603 - a forked process counts in a file of its own
+    global _cells, _lock
     _cells, _lock = None, threading.Lock()
 
 

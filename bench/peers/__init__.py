@@ -20,14 +20,14 @@ class Peer:
         title: what tables call it.
         module: the module of ``bench.peers`` that knows how to use it, if it is used as a pool.
         needs: the module that must be installed for it.
-        heavy: it takes seconds to start: ``--quick`` leaves it out.
+        slow: ``--quick`` leaves it out: it takes seconds, or is one more pool of many.
         options: what the module's ``open_pool`` is told.
     """
 
     title: str
     module: str = ""
     needs: str = "sys"
-    heavy: bool = False
+    slow: bool = False
     options: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -46,11 +46,11 @@ PEERS = {
     "ppe-forkserver": Peer("ProcessPoolExecutor (forkserver)", "executor", options=(("method", "forkserver"),)),
     "ppe-spawn": Peer("ProcessPoolExecutor (spawn)", "executor", options=(("method", "spawn"),)),
     "pool": Peer("multiprocessing.Pool (fork)", "mp_pool"),
-    "loky": Peer("loky", "loky_pool", "loky"),
-    "pebble": Peer("pebble (fork)", "pebble_pool", "pebble"),
-    "mpire": Peer("mpire (fork)", "mpire_pool", "mpire"),
-    "ray": Peer("Ray", "ray_pool", "ray", heavy=True),
-    "dask": Peer("Dask distributed", "dask_pool", "distributed", heavy=True),
+    "loky": Peer("loky", "loky_pool", "loky", slow=True),
+    "pebble": Peer("pebble (fork)", "pebble_pool", "pebble", slow=True),
+    "mpire": Peer("mpire (fork)", "mpire_pool", "mpire", slow=True),
+    "ray": Peer("Ray", "ray_pool", "ray", slow=True),
+    "dask": Peer("Dask distributed", "dask_pool", "distributed", slow=True),
     "riggerlib": Peer("riggerlib 3.1.6", needs="riggerlib"),
     "riggerlib-threaded": Peer("riggerlib 3.1.6, threaded", needs="riggerlib"),
     "riggerlib-client": Peer("riggerlib 3.1.6, its client", needs="riggerlib"),

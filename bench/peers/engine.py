@@ -89,7 +89,7 @@ def import_riggerlib() -> Any:
 
     warnings.simplefilter("ignore")
     collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]  # Python 3.10 took it away
-    import riggerlib
+    import riggerlib  # type: ignore[import-untyped,unused-ignore]
 
     return riggerlib
 

@@ -11,7 +11,7 @@ from bench.peers.pool import FuturePool, Pool
 @contextmanager
 def open_pool(workers: int) -> Iterator[Pool]:
     """Start the executor."""
-    import loky
+    import loky  # type: ignore[import-untyped,unused-ignore]
 
     executor = loky.get_reusable_executor(max_workers=workers, timeout=None)
     try:

@@ -40,7 +40,8 @@ def relay(inbox: Any, out: Connection, workers: list[Connection]) -> None:
 def middle_process(count: int, inbox: Any, out: Connection) -> None:
     """Start the workers, relay, and wait for the workers' end."""
     context = multiprocessing.get_context("fork")
-    near_ends, processes = [], []
+    near_ends: list[Connection] = []
+    processes = []
     for _ in range(count):
         near, far = context.Pipe()
         processes.append(context.Process(target=work, args=(far, [near, *near_ends])))

@@ -184,8 +184,8 @@ def expect_mixed(_peer: str, size: Size) -> Evidence:
 
 MIXED = Workload(
     name="mixed",
-    title="short hooks (1 ms) beside long ones (500 ms): median latency",
-    about="One long call is always running, one worker is free: short calls, one after another.",
+    title="hooks of 1 ms beside hooks of 500 ms",
+    about="One long call is always running, one worker is free; the median latency of short calls, one after another.",
     metric="median",
     unit="ms",
     peers=("rigger_mp", "ppe", "pool", "loky", "pebble", "mpire", "ray", "dask"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from bench import tally
@@ -69,8 +70,8 @@ def expect_callbacks(_peer: str, size: Size) -> Evidence:
 
 CALLBACKS = Workload(
     name="callbacks",
-    title="pre callback + hook + post callback, fired and drained",
-    about="Each of the three functions makes one update of the global namespace; nobody waits for single events.",
+    title="pre callback + hook + post callback",
+    about="Each of the three makes one update of the global namespace; all are fired with wait=False, then drained.",
     metric="per_event",
     unit="us",
     peers=("rigger_mp", "riggerlib", "riggerlib-threaded"),
@@ -114,7 +115,7 @@ def growth(peer: str, size: Size) -> Sample:
         namespace = engine.read_globals()
         evidence = counted(before, entries=len(namespace["session"]["entries"]), reads=len(namespace["read"]))
     times = [namespace["read"][str(count * tenth // TENTHS)] for tenth in range(TENTHS + 1)]
-    tenths = [(later - earlier) * TENTHS / count for earlier, later in zip(times, times[1:], strict=False)]
+    tenths = [(later - earlier) * TENTHS / count for earlier, later in pairwise(times)]
     metrics = {"last_over_first": tenths[-1] / tenths[0], "first_tenth": tenths[0], "last_tenth": tenths[-1]}
     return Sample({**metrics, "per_event": (times[-1] - times[0]) / count}, evidence)
 
@@ -226,4 +227,3 @@ MANY_HOOKS = Workload(
     full={"events": 10_000, "hooks": 2000},
     quick={"events": 2000, "hooks": 2000},
 )
-

@@ -13,6 +13,7 @@ from bench.workload import Evidence, Sample, Size, Workload, counted, sum_below
 
 WORKERS = 2
 MEBIBYTE = 2**20
+POOLS = ("rigger_mp", "ppe", "ppe-forkserver", "ppe-spawn", "pool", "loky", "pebble", "mpire", "ray", "dask")
 SETTLE = 0.5
 """Seconds that processes get to become idle."""
 
@@ -41,9 +42,7 @@ START = Workload(
     about="From the constructor to the first outcome, in a fresh interpreter, imports not counted.",
     metric="first_result",
     unit="ms",
-    peers=(
-        "rigger_mp", "ppe", "ppe-forkserver", "ppe-spawn", "pool", "loky", "pebble", "mpire", "ray", "dask",
-    ),  # fmt: skip
+    peers=POOLS,
     run=start,
     expect=expect_start,
     full={"starts": 1},
@@ -75,7 +74,7 @@ MEMORY = Workload(
     about="All processes, the caller's included, after 200 no-ops: memory that belongs to one process alone.",
     metric="uss",
     unit="MiB",
-    peers=("rigger_mp", "ppe", "ppe-forkserver", "ppe-spawn", "pool", "loky", "pebble", "mpire", "ray", "dask"),
+    peers=POOLS,
     run=idle,
     expect=expect_idle,
     full={"events": 200},

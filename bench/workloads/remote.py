@@ -1,7 +1,7 @@
 """Events from another process, over TCP: rigger_mp's client and server, and riggerlib's.
 
-What clients see: events with nothing asked back (one connection, pipelined), round trips with ``grab_result``, one after
-another and with many in flight, and many connections at once.
+What clients see: events with nothing asked back (one connection, pipelined), round trips with ``grab_result``, one
+after another and with many in flight, and many connections at once.
 """
 
 from __future__ import annotations
@@ -178,4 +178,3 @@ CONNECTIONS = Workload(
     full={"connections": 1000, "events": 100},
     quick={"connections": 100, "events": 20},
 )
-
