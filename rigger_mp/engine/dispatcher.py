@@ -77,6 +77,8 @@ class Dispatcher:
         self._orphaned = False
         self._floor = 0
         self._published = self._scheduler.log.version
+        if boot.republish:
+            self._republish()
         self._selector.register(peers.owner, READ, self._on_owner)
         if parent_sentinel is not None:
             self._selector.register(parent_sentinel, READ, self._on_orphaned)
@@ -142,14 +144,18 @@ class Dispatcher:
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
+        self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
+    def _mark_begun(self) -> None:
+        for token in self._scheduler.begun:
+            self._marks.start(token)
+        self._scheduler.begun.clear()
+
     def _publish(self) -> None:
         commits = self._scheduler.commits
-        for token in self._scheduler.written:
-            self._marks.start(token)
-        self._scheduler.written.clear()
+        self._mark_begun()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
@@ -226,8 +232,11 @@ class Dispatcher:
             self._selector.unregister(old.fd)
         os.close(old.fd)
         os.set_blocking(fd, False)
-        log = self._scheduler.log
         self._peers.manager = FrameWriter(fd)
+        self._republish()
+
+    def _republish(self) -> None:
+        log = self._scheduler.log
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version
