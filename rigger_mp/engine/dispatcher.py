@@ -90,6 +90,7 @@ class Dispatcher:
     def run(self) -> None:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
+        self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
             for key, mask in self._selector.select(self._supervisor.next_check()):
                 key.data(mask)
