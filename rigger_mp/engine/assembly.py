@@ -39,6 +39,7 @@ class Boot:
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
+        republish: the Manager does not have these.
     """
 
     workers: int
@@ -54,6 +55,7 @@ class Boot:
     hook_retries: dict[str, int]
     archive_retries: int = 0
     globals: tuple[int, Any] = (0, None)
+    republish: bool = False
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:

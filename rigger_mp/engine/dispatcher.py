@@ -77,6 +77,8 @@ class Dispatcher:
         self._orphaned = False
         self._floor = 0
         self._published = self._scheduler.log.version
+        if boot.republish:
+            self._republish()
         self._selector.register(peers.owner, READ, self._on_owner)
         if parent_sentinel is not None:
             self._selector.register(parent_sentinel, READ, self._on_orphaned)
@@ -89,7 +91,8 @@ class Dispatcher:
         while not self._finished():
             for key, mask in self._selector.select(self._supervisor.next_check()):
                 key.data(mask)
-            self._enforce_limits()
+            if self._supervisor.limits.time_limited:
+                self._enforce_limits()
             self._advance()
         if self._orphaned:
             self._supervisor.stop(0.0)
@@ -104,7 +107,8 @@ class Dispatcher:
         if self._assembly.ready:
             self._listen()
             self._send_jobs()
-        self._supervisor.retire_worn()
+        if self._supervisor.may_retire:
+            self._supervisor.retire_worn()
         self._assembly.forget_retired()
         self._publish()
         self._outbox += self._scheduler.messages
@@ -160,14 +164,18 @@ class Dispatcher:
             self._outbox.append(m.ManagerLost(self._published))
 
     def _watch_writers(self) -> None:
-        self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
-        manager = self._peers.manager
-        self._want_write(manager.fd, manager, self._on_manager_writable, 0)
+        outcomes, manager = self._peers.outcomes, self._peers.manager
+        if outcomes.blocked is not outcomes.watched:
+            self._watch_writer(self._peers.owner, outcomes, self._on_owner, READ)
+        if manager.blocked is not manager.watched:
+            self._watch_writer(manager.fd, manager, self._on_manager_writable, 0)
         for seat in self._supervisor.seats.values():
-            if seat.process is not None and seat.writer is not None:
-                self._want_write(seat.process.socket, seat.writer, None, READ)
+            writer = seat.writer
+            if writer is not None and writer.blocked is not writer.watched and seat.process is not None:
+                self._watch_writer(seat.process.socket, writer, None, READ)
 
-    def _want_write(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+    def _watch_writer(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+        writer.watched = writer.blocked
         mask = always | (WRITE if writer.blocked else 0)
         key = self._selector.get_map().get(fd)
         if key is None:
@@ -223,8 +231,11 @@ class Dispatcher:
             self._selector.unregister(old.fd)
         os.close(old.fd)
         os.set_blocking(fd, False)
-        log = self._scheduler.log
         self._peers.manager = FrameWriter(fd)
+        self._republish()
+
+    def _republish(self) -> None:
+        log = self._scheduler.log
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version
@@ -284,7 +295,7 @@ class Dispatcher:
                 case m.Log():
                     self._outbox.append(message)
                 case m.Worn():
-                    seat.worn = True
+                    self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
 

@@ -31,6 +31,8 @@ from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
+_NO_ACTORS: frozenset[str] = frozenset()
+
 
 class Scheduler:
     """Decides what runs next, where.
@@ -242,7 +244,8 @@ class Scheduler:
             if self._chain is None and event.fused and not plan.background and plan.stages:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
-            event.tickets = self._turns.draw(event, plan.actors)
+            if plan.actors:
+                event.tickets = self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
                 event.pinned = self.log.pin(plan.reads)
         self._next_step(event)
@@ -261,9 +264,12 @@ class Scheduler:
         if event.step >= len(steps):
             self._end(event, m.OK)
             return
-        event.results = {}
         tasks = self._tasks(event, steps[event.step])
         event.unfinished = len(tasks)
+        if event.fused:
+            self._turns.queue(tasks[0])
+            return
+        event.results.clear()
         if not self.threaded:
             event.postponed = deque(tasks[1:])
             tasks = tasks[:1]
@@ -280,7 +286,9 @@ class Scheduler:
         return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
-        actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
+        actors = _NO_ACTORS
+        if activity.tickets:
+            actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
         return Task(activity, stages, home, actors, self.table.estimate(stages))
 
     def _task_done(self, task: Task, results: Results) -> None:

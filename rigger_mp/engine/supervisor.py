@@ -86,6 +86,8 @@ class Supervisor:
 
     Attributes:
         seats: by the number of their slot.
+        limits: limits on processes.
+        may_retire: whether a process may have to be ended between two jobs.
         nested_received: how many nested events have come from processes that have a row in the marks.
     """
 
@@ -99,7 +101,7 @@ class Supervisor:
     ) -> None:
         self.seats: dict[int, Seat] = {}
         self._settings = settings
-        self._limits = limits
+        self.limits = limits
         self._marks = marks
         self._rows = list(range(ROWS))
         self._received = [0] * ROWS
@@ -107,6 +109,7 @@ class Supervisor:
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
         self.nested_received = 0
+        self.may_retire = limits.max_tasks_per_child is not None
 
     def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
         """Add a slot and start its first process."""
@@ -193,9 +196,9 @@ class Supervisor:
             return True
         now = time.monotonic()
         seat.starts_failed.append(now)
-        while seat.starts_failed and seat.starts_failed[0] < now - self._limits.restart_period:
+        while seat.starts_failed and seat.starts_failed[0] < now - self.limits.restart_period:
             seat.starts_failed.popleft()
-        return len(seat.starts_failed) <= self._limits.max_restarts
+        return len(seat.starts_failed) <= self.limits.max_restarts
 
     def overdue(self) -> list[Seat]:
         """Return the seats whose running function has exceeded its time limit; their processes are halted."""
@@ -214,14 +217,19 @@ class Supervisor:
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
-        if not self._limits.time_limited:
+        if not self.limits.time_limited:
             return None
         busy = any(seat.slot.outstanding for seat in self.seats.values())
         return LIMIT_CHECK if busy else None
 
+    def wear_out(self, seat: Seat) -> None:
+        """Note that the process of a seat has used enough memory."""
+        seat.worn = True
+        self.may_retire = True
+
     def retire_worn(self) -> None:
         """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
-        most = self._limits.max_tasks_per_child
+        most = self.limits.max_tasks_per_child
         for seat in self.seats.values():
             if seat.hosted and (seat.worn or (most is not None and seat.jobs >= most)):
                 seat.slot.up = False
