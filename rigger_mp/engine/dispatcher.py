@@ -283,8 +283,18 @@ class Dispatcher:
             if seat.reader.eof:
                 self._on_end(seat, process)
 
+    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
+        try:
+            return m.unpack(payload)
+        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+            assert seat.process is not None
+            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
+            self._outbox.append(m.Log(text))
+            seat.process.kill()
+            return []
+
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in m.unpack(payload):
+        for message in self._unpack_from(seat, payload):
             match message:
                 case m.Done():
                     seat.jobs += 1
