@@ -99,6 +99,7 @@ class Dispatcher:
             return
         self._supervisor.stop()
         self._send_last()
+        self._await_release()
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -255,6 +256,13 @@ class Dispatcher:
         if self._outbox:
             self._peers.outcomes.write(m.pack(self._outbox))
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
+
+    def _await_release(self) -> None:
+        """Have the globals for another Manager, until the user's process has a copy of them."""
+        while not self._orphaned:
+            for key, mask in self._selector.select():
+                key.data(mask)
+            self._watch_writers()
 
     # -- workers -----------------------------------------------------------------------------------------
 
