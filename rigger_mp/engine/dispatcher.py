@@ -102,6 +102,7 @@ class Dispatcher:
             return
         self._supervisor.stop()
         self._send_last()
+        self._await_release()
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -259,6 +260,13 @@ class Dispatcher:
             self._peers.outcomes.write(m.pack(self._outbox))
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
 
+    def _await_release(self) -> None:
+        """Have the globals for another Manager, until the user's process has a copy of them."""
+        while not self._orphaned:
+            for key, mask in self._selector.select():
+                key.data(mask)
+            self._watch_writers()
+
     # -- workers -----------------------------------------------------------------------------------------
 
     def _watch(self, seat: Seat) -> None:
@@ -286,8 +294,18 @@ class Dispatcher:
             if seat.reader.eof:
                 self._on_end(seat, process)
 
+    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
+        try:
+            return m.unpack(payload)
+        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+            assert seat.process is not None
+            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
+            self._outbox.append(m.Log(text))
+            seat.process.kill()
+            return []
+
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in m.unpack(payload):
+        for message in self._unpack_from(seat, payload):
             match message:
                 case m.Done():
                     seat.jobs += 1

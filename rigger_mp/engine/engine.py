@@ -395,7 +395,9 @@ class Engine:
                 self._replace_manager(self._manager)
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
-                self._finished = True
+                with self._stopping:
+                    self._finished = True
+                    self._stopping.notify_all()
             case m.Ready():
                 self._take_ready(message)
 
@@ -486,7 +488,7 @@ class Engine:
 
     def _await_end(self) -> None:
         with self._stopping:
-            while not self._ended and self._stop_by is not None:
+            while not (self._ended or self._finished) and self._stop_by is not None:
                 remaining = self._stop_by - time.monotonic()
                 if remaining <= 0:
                     return
@@ -495,13 +497,14 @@ class Engine:
     def _release(self) -> None:
         with self._replacing:
             self._closing = True
-            if not self._ended:
+            if not (self._ended or self._finished):
                 self._dispatcher.kill()
+        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
+            self.reader.detach(self._snapshots.latest)
+        self._dispatcher.let_go()
         self._receiver.thread.join()
         self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
-        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
-            self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
         self._marks.close()
         with self._stopping:
