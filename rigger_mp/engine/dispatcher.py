@@ -136,6 +136,9 @@ class Dispatcher:
         batches: dict[int, list[m.Job]] = {}
         for slot, job in self._scheduler.next_jobs():
             batches.setdefault(slot.number, []).append(job)
+        for token in self._scheduler.handed:
+            self._marks.start(token)
+        self._scheduler.handed.clear()
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()

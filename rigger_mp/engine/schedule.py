@@ -50,6 +50,7 @@ class Scheduler:
         messages: for the user's process; whoever sends them clears it.
         commits: for the Manager, likewise.
         written: the tokens of assignments that are among those commits; likewise.
+        handed: the tokens of events whose background handlers are among the next jobs; likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
         nested: nested events that have not ended.
@@ -82,6 +83,7 @@ class Scheduler:
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.written: list[int] = []
+        self.handed: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
@@ -367,6 +369,8 @@ class Scheduler:
 
     def _hand_over(self, event: Activity) -> None:
         plan = event.plan
+        if event.token:
+            self.handed.append(event.token)
         pinned = self.log.pin(plan.background_reads)
         for function in plan.background:
             child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)

@@ -3,7 +3,8 @@
 ::
 
     start ─▶ pending ─▶ lines ─▶ server          lost: what may be sent again is, with its keys, after a pause
-                │                  │             that doubles; for ``retry_for`` seconds, then it fails
+                │                  │             that doubles; for ``retry_for`` seconds, then it fails. Not to
+                │                  │             a server that cannot know the keys: it might run it once more
                 ▼                  ▼
              future ◀── take ◀── replies
 """
@@ -27,6 +28,7 @@ from rigger_mp.errors import (
     ProtocolError,
     ReplyTimeoutError,
     RiggerError,
+    ServerRestartedError,
 )
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
@@ -70,6 +72,7 @@ class Channel:
         self._received_keys: list[str] = []
         self._writer: StreamWriter | None = None
         self._max_line = 0
+        self._instance = ""
         self._runner: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
         self._reason: RiggerError | None = None
@@ -112,6 +115,8 @@ class Channel:
             del self._pending[call.number]
             call.fail(LimitError(f"the event has {len(call.line)} bytes, the server takes {self._max_line}"))
             return
+        if call.key:
+            call.sent_to = self._instance
         self._write(call.line)
 
     def _write(self, line: bytes) -> None:
@@ -164,8 +169,21 @@ class Channel:
         self._writer = writer
         self._heard_at = self._loop.time()
         for call in list(self._pending.values()):
-            self._send(call)
+            if call.sent_to in ("", self._instance):
+                self._send(call)
+            else:
+                self._fail_unknown(call)
         return splitter, reader
+
+    def _fail_unknown(self, call: Call[Any]) -> None:
+        """Fail an event that a server before this one may have run: this one does not know its key."""
+        del self._pending[call.number]
+        call.fail(
+            ServerRestartedError(
+                f"the server at {self._target.address}:{self._target.port} was restarted before it replied: the "
+                "event may have run, and is not sent again; server_store lets servers remember"
+            )
+        )
 
     async def _open(self) -> tuple[StreamReader, StreamWriter]:
         tls, port = self._target.tls, self._target.port
@@ -205,6 +223,7 @@ class Channel:
         if hello.get("authenticate"):
             raise AuthenticationError("the server asks for a token, and this client was given none")
         self._max_line = int(hello["limits"]["max_line"])
+        self._instance = str(hello.get("instance", ""))
         return splitter
 
     def _give_up(self) -> bool:
@@ -262,8 +281,7 @@ class Channel:
     def _take(self, reply: Mapping[str, Any]) -> None:
         number = reply.get("id")
         if number is None:
-            if reply.get("message") == "ERROR":
-                self._reason = _connection_error(error_of(reply, ""))
+            self._take_notice(reply)
             return
         call = self._pending.get(number)
         if call is None:
@@ -280,6 +298,14 @@ class Channel:
                 self._write(delete_keys_line(self._received_keys))
                 self._received_keys.clear()
 
+    def _take_notice(self, reply: Mapping[str, Any]) -> None:
+        """Take a line that concerns the connection as a whole."""
+        if reply.get("message") == "ERROR":
+            self._reason = _connection_error(error_of(reply, ""))
+        elif reply.get("message") == "BYE":  # what has no reply by now was not accepted
+            for call in self._pending.values():
+                call.sent_to = ""
+
     def _was_refused(self, call: Call[Any], reply: Mapping[str, Any]) -> bool:
         """Tell whether the server stops, or has not started yet, and the call is to be sent again."""
         if not call.key or "tid" in reply or reply.get("message") != "ERROR":
@@ -288,6 +314,7 @@ class Channel:
             return False
         now = self._loop.time()
         call.refused_at = call.refused_at or now
+        call.sent_to = ""
         return now - call.refused_at < self._target.retry_for
 
     def _send_again(self, call: Call[Any]) -> None:

@@ -34,6 +34,7 @@ LINGER = 2.0
 QUIET = 0.25
 """Seconds without a line after which no more are expected from a connection when the server stops."""
 OK = b'{"message":"OK"}'
+BYE = b'{"message":"BYE"}'
 
 
 class _Closing(Exception):
@@ -148,6 +149,8 @@ class Connection:
         await self.settle()
         while (left := self._latest + QUIET - self._loop.time()) > 0:
             await asyncio.sleep(left)
+        self.reply(b"", BYE)
+        self.flush()
         if self._reading is not None:
             self._reading.cancel()
 
@@ -232,7 +235,7 @@ class Connection:
             request = protocol.parse_line(line, self._limits.max_nesting)
             reply_id = request.reply_id
             if request.event == protocol.FIRE and self._authenticated:
-                return self._service.fire(request, self)
+                return self._service.fire(request, self, line)
             self._answer(request)
         except protocol.RefusedLine as refused:
             self.reply(refused.reply_id, protocol.error_body(refused.error))

@@ -137,10 +137,12 @@ class KeyWindow:
 
     Args:
         limits: how many, how long, how many bytes of replies.
+        forgotten: called with the name of a task whose key is remembered no more.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, forgotten: Callable[[str], None]) -> None:
         self._limits = limits
+        self._forgotten = forgotten
         self._entries: OrderedDict[str, KeyEntry] = OrderedDict()
         self._bytes = 0
 
@@ -173,15 +175,21 @@ class KeyWindow:
         task.entry = entry
         self._entries[request.key] = entry
 
-    def keep(self, task: Task, body: bytes) -> None:
-        """Keep the reply to an event while its key is remembered, and let go of its namespaces."""
-        if task.entry is None or self._entries.get(task.request.key) is not task.entry:
-            return
+    def keep(self, task: Task, body: bytes) -> bool:
+        """Keep the reply to an event while its key is remembered, and let go of its namespaces.
+
+        Returns:
+            Whether it is kept, and was not before.
+        """
+        entry = task.entry
+        if entry is None or entry.kept or self._entries.get(task.request.key) is not entry:
+            return False
         task.body, task.ending = body, None
-        task.entry.kept = len(body)
+        entry.task, entry.kept = task, len(body)
         self._bytes += len(body)
         if self._bytes > self._limits.kept_bytes:
             self._drop_replies()
+        return True
 
     def _drop_replies(self) -> None:
         for entry in self._entries.values():
@@ -196,6 +204,7 @@ class KeyWindow:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry.kept
+            self._forgotten(entry.tid)
 
     def expire(self, now: float) -> float | None:
         """Forget what is too old; returns when the next will be, ``None`` if there is none."""

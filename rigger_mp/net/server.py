@@ -103,7 +103,9 @@ class Server:
             self._serve, sock=self._socket, backlog=BACKLOG, ssl=self._security.tls, **timeouts
         )
         self._started.set()
+        recovering = asyncio.create_task(self._service.keep_running_recovered())
         await self._finish.wait()
+        recovering.cancel()
         await self._end_connections()
         self._service.bodies.close(LINGER)
 
