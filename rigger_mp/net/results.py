@@ -37,9 +37,13 @@ class Task:
         recipients: who waits, the ``id`` of its line, and whether it wants a reply.
         ending: how it ended, ``None`` before, and once ``body`` says it.
         body: the reply to who waited, once made, where it may be asked for again.
+        direct: sends the reply to who waits at once, from any thread, or returns false; ``None``: it must not.
+        sent: the reply that was sent so.
     """
 
-    __slots__ = ("_put", "body", "ended_at", "ending", "entry", "recipients", "request", "size", "tid")
+    __slots__ = (
+        "_put", "body", "direct", "ended_at", "ending", "entry", "recipients", "request", "sent", "size", "tid",
+    )  # fmt: skip
 
     def __init__(self, tid: str, request: Request, put: Callable[[Task], None]) -> None:
         self.tid = tid
@@ -47,6 +51,8 @@ class Task:
         self.recipients: list[tuple[Recipient, bytes, bool]] = []
         self.ending: Ended | Lost | None = None
         self.body: bytes | None = None
+        self.direct: Callable[[bytes], bool] | None = None
+        self.sent: bytes | None = None
         self.entry: KeyEntry | None = None
         self.ended_at = 0.0
         self.size = 0

@@ -10,6 +10,7 @@ from asyncio import AbstractEventLoop
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from rigger_mp.encoding import dump_arguments
 from rigger_mp.engine.pending import Waiter
 from rigger_mp.errors import EngineLost, LimitError, NotRunningError
 from rigger_mp.net import protocol
-from rigger_mp.net.bodies import BodyMaker
+from rigger_mp.net.bodies import BodyMaker, body_of
+from rigger_mp.net.direct import plain_body
 from rigger_mp.net.event_store import LOST, UNKNOWN, EventStore, Recovered, State
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.outbox import EndedReply
@@ -28,6 +30,8 @@ from rigger_mp.net.strict_json import dump_any
 if TYPE_CHECKING:
     from rigger_mp.net.connection import Connection
 
+SWEEP = 0.02
+"""Seconds until what was sent directly is accounted for, if no other event does it before."""
 NOT_YET = 0.05
 """Seconds until events of an earlier server are tried again, where the engine does not take any yet."""
 MOST_NESTING = 500
@@ -80,6 +84,7 @@ class Service:
         self._keys = KeyWindow(limits, self._store.forget if self._store is not None else lambda _tid: None)
         self._inbox: deque[Task] = deque()
         self._woken = False
+        self._sweeping = False
         self._expiry: asyncio.TimerHandle | None = None
         self._stats_askers: list[tuple[Connection, bytes]] = []
         self._instance = self._store.instance if self._store is not None else secrets.token_hex(8)
@@ -89,10 +94,16 @@ class Service:
 
     # -- firing ------------------------------------------------------------------------------------------
 
-    def fire(self, request: protocol.Request, connection: Connection, line: bytes) -> bool:
+    def fire(
+        self, request: protocol.Request, connection: Connection, line: bytes, *, direct: bool = False
+    ) -> bool:
         """Fire an event and reply, now or when it has ended; returns false if there is no room for it.
 
-        ``line`` is what ``request`` was read from.
+        Args:
+            request: the event.
+            connection: whom to reply to.
+            line: what ``request`` was read from.
+            direct: nothing else is under way on the connection: see :mod:`rigger_mp.net.direct`.
 
         Raises:
             RiggerError: it is refused.
@@ -105,6 +116,8 @@ class Service:
             return True
         task = Task(f"{self._run}-{next(self._numbers)}", request, self._hear)
         task.recipients.append((connection, request.reply_id, request.wait))
+        if direct and request.wait:
+            task.direct = partial(connection.send_now, request.reply_id)
         if self._to_run and not self.run_recovered():
             return False
         if not self._submit(task, line):
@@ -152,11 +165,50 @@ class Service:
         """Take a task that has ended; on the engine's results thread."""
         if self._store is not None and task.ending is not None:
             self._store.end(task.tid, succeeded=task.ending.succeeded)
+        if task.direct is None:
+            self._put_ended(task)
+        elif (body := plain_body(task, self.limits.max_reply_bytes)) is not None:
+            self._send_directly(task, body)
+        else:
+            self.bodies.run(partial(self._make_and_send, task))
+
+    def _make_and_send(self, task: Task) -> None:
+        self._send_directly(task, body_of(task, task.request.grab, self.limits.max_reply_bytes))
+
+    def _send_directly(self, task: Task, body: bytes) -> None:
+        """Send a reply from this thread, or leave it to the loop."""
+        if self._store is not None and task.request.key:
+            self._store.keep_body(task.tid, body)
+        if task.direct is None or not task.direct(body):
+            self._put_ended(task)
+            return
+        task.sent = body
+        self._inbox.append(task)
+        if not self._woken and not self._sweeping:
+            self._sweeping = True
+            self._in_loop(self._sweep_later)
+
+    def _put_ended(self, task: Task) -> None:
         self._inbox.append(task)
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
-                self._loop.call_soon_threadsafe(self.tell_ended)
+            self._in_loop(self.tell_ended)
+
+    def _in_loop(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            self._loop.call_soon_threadsafe(function)
+
+    def _sweep_later(self) -> None:
+        self._loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        self.tell_ended()
+
+    @property
+    def has_ended_some(self) -> bool:
+        """Whether :meth:`tell_ended` has something to tell."""
+        return bool(self._inbox)
 
     def tell_ended(self) -> None:
         """Tell the connections which of their tasks have ended."""
@@ -166,10 +218,14 @@ class Service:
         while self._inbox:
             task = self._inbox.popleft()
             self._tasks.end(task, now)
-            for connection, reply_id, replies in task.recipients:
-                connection.task_ended(task, reply_id, replies)
+            unsent = 0 if task.sent is None else 1
+            for number, (connection, reply_id, replies) in enumerate(task.recipients):
+                connection.task_ended(task, reply_id, replies and number >= unsent)
                 told.add(connection)
             task.recipients.clear()
+            if task.sent is not None:
+                self.sent(task, task.sent)
+                task.sent = None
         for connection in told:
             connection.flush()
         if self._expiry is None:
@@ -177,7 +233,7 @@ class Service:
 
     def sent(self, task: Task, body: bytes) -> None:
         """Forget a task whose reply has been sent; keep the reply where it may be asked for again."""
-        if self._keys.keep(task, body) and self._store is not None:
+        if self._keys.keep(task, body) and self._store is not None and task.sent is None:
             self._store.keep_body(task.tid, body)
         self._tasks.forget(task.tid)
 
