@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import socket
 from asyncio import StreamReader, StreamWriter
@@ -56,6 +57,10 @@ class Channel:
         numbering: gives calls their numbers.
         blocking_resolver: resolve names in the loop's thread: it is the channel's own.
         changed: called when replies have come.
+
+    Attributes:
+        loop: the loop.
+        instance: the server connected to last.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Channel:
         self._target = target
         self._blocking_resolver = blocking_resolver
         self._changed = changed
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._numbering = numbering
         self._pending: dict[int, Call[Any]] = {}
         self._out: list[bytes] = []
@@ -72,7 +77,9 @@ class Channel:
         self._received_keys: list[str] = []
         self._writer: StreamWriter | None = None
         self._max_line = 0
-        self._instance = ""
+        self._closed = False
+        self.instance = ""
+        self._direct: socket.socket | None = None
         self._runner: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
         self._reason: RiggerError | None = None
@@ -91,9 +98,10 @@ class Channel:
         return self._writer is not None or (self._runner is not None and self._failing_since is None)
 
     @property
-    def socket(self) -> Any:
-        """The connection's socket, ``None`` if there is none."""
-        return self._writer.get_extra_info("socket") if self._writer is not None else None
+    def sockets(self) -> list[Any]:
+        """What belongs to the connection."""
+        own = self._writer.get_extra_info("socket") if self._writer is not None else None
+        return [sock for sock in (own, self._direct) if sock is not None]
 
     # -- sending -----------------------------------------------------------------------------------------
 
@@ -116,7 +124,7 @@ class Channel:
             call.fail(LimitError(f"the event has {len(call.line)} bytes, the server takes {self._max_line}"))
             return
         if call.key:
-            call.sent_to = self._instance
+            call.sent_to = self.instance
         self._write(call.line)
 
     def _write(self, line: bytes) -> None:
@@ -169,7 +177,7 @@ class Channel:
         self._writer = writer
         self._heard_at = self._loop.time()
         for call in list(self._pending.values()):
-            if call.sent_to in ("", self._instance):
+            if call.sent_to in ("", self.instance):
                 self._send(call)
             else:
                 self._fail_unknown(call)
@@ -223,7 +231,7 @@ class Channel:
         if hello.get("authenticate"):
             raise AuthenticationError("the server asks for a token, and this client was given none")
         self._max_line = int(hello["limits"]["max_line"])
-        self._instance = str(hello.get("instance", ""))
+        self.instance = str(hello.get("instance", ""))
         return splitter
 
     def _give_up(self) -> bool:
@@ -248,6 +256,11 @@ class Channel:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._direct is not None:
+            with contextlib.suppress(OSError):
+                self._direct.shutdown(socket.SHUT_RD)  # a caller may wait for it
+            self._direct.close()
+            self._direct = None
         self._out.clear()
         if self._watch is not None:
             self._watch.cancel()
@@ -256,6 +269,7 @@ class Channel:
     async def close(self) -> None:
         """Fail what is pending and end the connection."""
         writer = self._writer
+        self._closed = True
         if self._runner is not None:
             self._runner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -295,8 +309,12 @@ class Channel:
         if call.key:
             self._received_keys.append(call.key)
             if len(self._received_keys) >= KEYS_AT_ONCE:
-                self._write(delete_keys_line(self._received_keys))
-                self._received_keys.clear()
+                self._tell_received()
+
+    def _tell_received(self) -> None:
+        keys, self._received_keys = self._received_keys, []
+        if keys and self._writer is not None:
+            self._write(delete_keys_line(keys))
 
     def _take_notice(self, reply: Mapping[str, Any]) -> None:
         """Take a line that concerns the connection as a whole."""
@@ -320,6 +338,55 @@ class Channel:
     def _send_again(self, call: Call[Any]) -> None:
         if call.number in self._pending and self._writer is not None:
             self._send(call)
+
+    # -- lending -----------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> StreamWriter | None:
+        """The present connection, ``None`` if there is none."""
+        return self._writer
+
+    def lend(self) -> socket.socket | None:
+        """Stop reading and return a socket to write and read instead, ``None`` if that cannot be now."""
+        writer = self._writer
+        if writer is None or self._target.tls is not None or self._pending or self._out:
+            return None
+        if writer.is_closing() or writer.transport.get_write_buffer_size():
+            return None
+        if self._direct is None:
+            self._direct = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed: a StreamWriter need not read
+        return self._direct
+
+    def take_back(self) -> None:
+        """Read again."""
+        if self._writer is not None:
+            self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # likewise
+
+    def take_direct(self, call: Call[Any], reply: Mapping[str, Any]) -> None:
+        """Take a reply that was read from the lent socket; in any thread."""
+        call.take(reply)
+        if call.key:
+            self._received_keys.append(call.key)
+            if len(self._received_keys) >= KEYS_AT_ONCE:
+                self._loop.call_soon_threadsafe(self._tell_received)
+
+    def adopt(self, call: Call[Any], connection: StreamWriter | None, *, whole: bool) -> None:
+        """Take over a call that was sent, ``whole`` or in part, over a connection that was lent."""
+        if self._closed:
+            call.fail(ConnectionLostError("the client was closed"))
+        elif connection is not None and connection is self._writer:
+            self._pending[call.number] = call
+            self._watch_over()
+            if not whole:
+                connection.transport.abort()
+        elif not call.is_repeatable:
+            call.fail(ConnectionLostError("the connection was lost before the reply came"))
+        elif self._writer is not None and call.sent_to not in ("", self.instance):
+            self._pending[call.number] = call
+            self._fail_unknown(call)
+        else:
+            self.start(call)
 
     # -- watching ----------------------------------------------------------------------------------------
 
