@@ -58,7 +58,7 @@ class Numbering:
         """Give a call its number, and, ``keyed``, its key."""
         call.number = next(self._numbers)
         if keyed and self._name:
-            call.key = f"{self._name}:{call.number}"
+            call.key = f"{self._name}-{call.number}"
         call.is_repeatable = not keyed or bool(call.key)
 
 
@@ -127,6 +127,11 @@ class Call(Generic[F]):
             self._succeed(self._result(reply))
         else:
             self.fail(error_of(reply, self.hook))
+
+    def take_accepted(self, tid: str) -> None:
+        """Take the server's reply that it has accepted the event."""
+        self.future.tid = tid
+        self._succeed(None)
 
     def _is_answer(self, reply: Mapping[str, Any]) -> bool:
         # The error of an ended task is what was asked for, not what went wrong.

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping
@@ -47,6 +48,8 @@ KEYS_AT_ONCE = 500
 """Keys whose replies have arrived that are let gather until the server is told."""
 MAX_REPLY = 1 << 30
 """Bytes of a reply."""
+_ACCEPTED = re.compile(rb'\{"id":(\d+),"message":"OK","tid":"([\w-]+)"\}').fullmatch
+"""The commonest reply, read several times as fast as JSON."""
 
 
 class Channel:
@@ -289,8 +292,17 @@ class Channel:
             self._heard_at = self._loop.time()
             splitter.append(data)
             while (line := splitter.next(MAX_REPLY)) is not None:
-                self._take(json.loads(line.decode()))
+                self._take_line(line)
             self._changed()
+
+    def _take_line(self, line: bytes) -> None:
+        accepted = _ACCEPTED(line)
+        call = self._pending.get(int(accepted[1])) if accepted is not None else None
+        if accepted is None or call is None or call.waits or not call.hook:
+            self._take(json.loads(line.decode()))
+            return
+        call.take_accepted(accepted[2].decode())
+        self._finish(call)
 
     def _take(self, reply: Mapping[str, Any]) -> None:
         number = reply.get("id")
@@ -303,9 +315,13 @@ class Channel:
         if self._was_refused(call, reply):
             self._loop.call_later(LONGEST_PAUSE / 4, self._send_again, call)
             return
-        del self._pending[number]
-        self._failing_since = None
         call.take(reply)
+        self._finish(call)
+
+    def _finish(self, call: Call[Any]) -> None:
+        """Forget a call that has its result."""
+        del self._pending[call.number]
+        self._failing_since = None
         if call.key:
             self._received_keys.append(call.key)
             if len(self._received_keys) >= KEYS_AT_ONCE:
