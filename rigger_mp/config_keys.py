@@ -104,6 +104,7 @@ SERVER_KEYS = (
     Key("server_tls_cert", ("string",), "PEM file of the server's certificate", nullable=True),
     Key("server_tls_key", ("string",), "PEM file of its key (default: in the certificate's file)", nullable=True),
     Key("server_tls_client_ca", ("string",), "PEM file; clients need a certificate signed by it", nullable=True),
+    Key("server_store", ("string",), "file that keeps accepted events and their keys over a kill", nullable=True),
     _limit("max_line", "bytes of a line that a client sends", minimum=256),
     _limit("max_nesting", "how deep its objects and arrays may contain each other", minimum=2, maximum=500),
     _limit("max_connections", "connections at once", minimum=1),

@@ -35,6 +35,7 @@ from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
+    from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -80,6 +81,7 @@ class Rigger:
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
+        self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -126,6 +128,8 @@ class Rigger:
         finally:
             if self._server is not None:
                 self._server.close()
+            if self._store is not None:
+                self._store.close()
         atexit.unregister(self._stop_at_exit)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -202,7 +206,9 @@ class Rigger:
         config = self._encoded_config()
         boot = build_boot(settings, instances, config, self.squash_exceptions)
         listener = Listener(self._on_failure, self.log_message, self.handle_output)
-        self._engine = Engine(boot, ("M", (config,)), listener)
+        self._store = self._open_store(settings)
+        marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
+        self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -510,13 +516,25 @@ class Rigger:
         from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
         from rigger_mp.net.service import Backend  # noqa: PLC0415
 
-        backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
+        backend = Backend(
+            self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message, self._store
+        )
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
-    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def _try_submit(
+        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None
+    ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter)
+        return self._running().try_submit(hook, arguments, waiter, note)
+
+    def _open_store(self, settings: Settings) -> EventStore | None:
+        path = self.config.get("server_store")
+        if not (settings.server_enabled and path):
+            return None
+        from rigger_mp.net.event_store import EventStore  # noqa: PLC0415 - only where it is enabled
+
+        return EventStore(Path(path), settings.queue_size)
 
     @property
     def server_address(self) -> tuple[str, int] | None:

@@ -64,6 +64,8 @@ class Engine:
         boot: what it consists of.
         config: the configuration, encoded, for results.
         listener: see :class:`Listener`.
+        marks_fd: the file for the :class:`~rigger_mp.engine.marks.Marks` where it is to outlive the engine;
+            closed with it. ``None``: it is not.
 
     Attributes:
         reader: reads the global namespace, also after the engine has stopped.
@@ -73,12 +75,12 @@ class Engine:
         StartError: a process ended before the engine was ready.
     """
 
-    def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
+    def __init__(self, boot: Boot, config: Encoded, listener: Listener, marks_fd: int | None = None) -> None:
         self._owner_pid = os.getpid()
         self._boot = boot
         self._config = config
         self._listener = listener
-        self._marks = Marks(boot.queue_size)
+        self._marks = Marks(boot.queue_size, marks_fd)
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
@@ -227,8 +229,12 @@ class Engine:
             self._dispatcher.ingress.put_now(event)
         return self._receiver.wait_for(call, event.token)
 
-    def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def try_submit(
+        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None = None
+    ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
+
+        ``note`` gets the event's token before it can start; it must not raise.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -237,7 +243,13 @@ class Engine:
             self._check_running()
             if self._pending.full:
                 return False
-            self._put(lambda token: m.Event(token, hook, arguments), waiter)
+
+            def make(token: int) -> m.Event:
+                if note is not None:
+                    note(token)
+                return m.Event(token, hook, arguments)
+
+            self._put(make, waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
