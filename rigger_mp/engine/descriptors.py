@@ -190,17 +190,25 @@ def name_segments(message: Any, *, may_send: bool = True) -> tuple[Any, list[int
     return message._replace(segments=named), fds
 
 
-def send_message(sock: socket.socket, message: Any) -> None:
-    """Send a message over a blocking socket; its ``segments``, if any, are :class:`Segment` objects."""
-    if not getattr(message, "segments", ()):
-        write_all(sock.fileno(), frame(m.pack((message,))))
-        return
+def frame_message(message: Any, *, may_send: bool = True) -> tuple[bytes, list[int]]:
+    """Return the frame of a message, and the descriptors of its ``segments``, if any, which go with it."""
+    fds: list[int] = []
+    if getattr(message, "segments", ()):
+        message, fds = name_segments(message, may_send=may_send)
+    return frame(m.pack((message,))), fds
+
+
+def send_frame(sock: socket.socket, data: bytes, fds: list[int], message: Any) -> None:
+    """Send what :func:`frame_message` made of a message over a blocking socket."""
+    view = memoryview(data)
     try:
-        _send_with(sock, *name_segments(message))
+        while fds:
+            view = view[send(sock, view, fds) :]
     except OSError as error:
-        if error.errno != errno.ETOOMANYREFS:
+        if error.errno != errno.ETOOMANYREFS or len(view) < len(data):
             raise
-        _send_with(sock, *name_segments(message, may_send=False))
+        view = memoryview(frame_message(message, may_send=False)[0])
+    write_all(sock.fileno(), view)
 
 
 def send_at_once(sock: socket.socket, data: bytes, fds: list[int]) -> bool:
@@ -212,10 +220,3 @@ def send_at_once(sock: socket.socket, data: bytes, fds: list[int]) -> bool:
     except OSError as error:
         return error.errno != errno.ETOOMANYREFS  # anything else: whoever is to have them is gone
     return True
-
-
-def _send_with(sock: socket.socket, message: Any, fds: list[int]) -> None:
-    view = memoryview(frame(m.pack((message,))))
-    while fds:
-        view = view[send(sock, view, fds) :]
-    write_all(sock.fileno(), view)

@@ -30,6 +30,7 @@ from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -49,10 +50,12 @@ class Listener:
     Attributes:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
+        printed: gets what hooks printed.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
+    printed: Callable[[m.Output], None]
 
 
 class Engine:
@@ -62,6 +65,8 @@ class Engine:
         boot: what it consists of.
         config: the configuration, encoded, for results.
         listener: see :class:`Listener`.
+        marks_fd: the file for the :class:`~rigger_mp.engine.marks.Marks` where it is to outlive the engine;
+            closed with it. ``None``: it is not.
 
     Attributes:
         reader: reads the global namespace, also after the engine has stopped.
@@ -71,12 +76,12 @@ class Engine:
         StartError: a process ended before the engine was ready.
     """
 
-    def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
+    def __init__(self, boot: Boot, config: Encoded, listener: Listener, marks_fd: int | None = None) -> None:
         self._owner_pid = os.getpid()
         self._boot = boot
         self._config = config
         self._listener = listener
-        self._marks = Marks(boot.queue_size)
+        self._marks = Marks(boot.queue_size, marks_fd)
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
@@ -176,7 +181,7 @@ class Engine:
                 return False
             globals_, problem = self._recovery.take_globals(self.reader, self._snapshots.latest)
             publishing = self._manager.follow_another()
-            boot = self._recovery.next_boot(self._boot, globals_)
+            boot = self._recovery.next_boot(self._boot, globals_, problem)
             dispatcher = DispatcherProcess(boot, publishing, self._marks, self._snapshots.floor)
             with self._lock:
                 gone, self._dispatcher = self._dispatcher, dispatcher
@@ -225,8 +230,12 @@ class Engine:
             self._dispatcher.send(event, now=True)
         return self._receiver.wait_for(call, event.token)
 
-    def try_submit(self, hook: str, arguments: Arguments, waiter: Waiter) -> bool:
+    def try_submit(
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None = None
+    ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
+
+        ``note`` gets the event's token before it can start; it must not raise.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -235,7 +244,13 @@ class Engine:
             self._check_running()
             if self._pending.full:
                 return False
-            self._put(lambda token: m.Event(token, hook, *arguments), waiter)
+
+            def make(token: int) -> m.Event:
+                if note is not None:
+                    note(token)
+                return m.Event(token, hook, *arguments)
+
+            self._put(make, waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -382,6 +397,10 @@ class Engine:
                     self._tell_failed(exception_of(message.hook, fields))
             case m.Log():
                 self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
@@ -389,7 +408,9 @@ class Engine:
                 self._replace_manager(self._manager)
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
-                self._finished = True
+                with self._stopping:
+                    self._finished = True
+                    self._stopping.notify_all()
             case m.Ready():
                 self._take_ready(message)
 
@@ -480,7 +501,7 @@ class Engine:
 
     def _await_end(self) -> None:
         with self._stopping:
-            while not self._ended and self._stop_by is not None:
+            while not (self._ended or self._finished) and self._stop_by is not None:
                 remaining = self._stop_by - time.monotonic()
                 if remaining <= 0:
                     return
@@ -489,13 +510,14 @@ class Engine:
     def _release(self) -> None:
         with self._replacing:
             self._closing = True
-            if not self._ended:
+            if not (self._ended or self._finished):
                 self._dispatcher.kill()
+        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
+            self.reader.detach(self._snapshots.latest)
+        self._dispatcher.let_go()
         self._receiver.thread.join()
         self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
-        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
-            self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
         self._marks.close()
         with self._stopping:
