@@ -124,6 +124,10 @@ class Marks:
             (fired,) = _INT.unpack_from(self._memory, _ROWS_AT + row * _ROW.size + 8)
             self._set_row(row, 8, fired + 1)
 
+    def leave(self) -> None:
+        """In a child that a hook forked: touch the shared memory no more."""
+        self._memory = mmap.mmap(-1, _PLACES_AT + self.places)
+
     def _set_row(self, row: int, offset: int, value: int) -> None:
         if 0 <= row < ROWS:
             _INT.pack_into(self._memory, _ROWS_AT + row * _ROW.size + offset, value)
