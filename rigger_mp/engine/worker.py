@@ -11,6 +11,7 @@ get old, or when they get large. What is in the journal survives the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -65,6 +66,20 @@ class Worker:
         self._recent: tuple[Segment, ...] = ()
         self._arrival = select.poll()
         self._arrival.register(fd, select.POLLIN)
+        os.register_at_fork(after_in_child=self._become_fork)
+
+    def _become_fork(self) -> None:
+        """In a child that a hook forked: nothing of the engine's is shared with it."""
+        with contextlib.suppress(OSError):  # the hook may have closed it, or this is a child's child
+            os.close(self._fd)
+        self._journal.leave()
+        self._marks.leave()
+        self._forwarder.forget_lines()
+
+    def _leave_fork(self) -> None:
+        """End a child that a hook forked where it comes back from user code: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            raise SystemExit(0)
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
@@ -82,7 +97,9 @@ class Worker:
             case m.Job():
                 self._run(message)
             case m.Host():
-                self._send_now(self._host.host(message))
+                hosted = self._host.host(message)
+                self._leave_fork()
+                self._send_now(hosted)
             case m.Load():
                 self._host.load(message)
             case m.Forget():
@@ -95,6 +112,7 @@ class Worker:
         complete: m.Job = self._reader.complete(job)
         self._recent = complete.segments
         done = self._host.run(complete)
+        self._leave_fork()
         with self._writing:
             self._keep(done)
         self._journal.begin(0)
@@ -151,6 +169,8 @@ def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) ->
         forget_inherited()
         Worker(name, fd, journal, marks, row).run()
         status = 0
+    except SystemExit as error:  # of a child that a hook forked
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
     except BaseException:  # noqa: BLE001 - the process ends here, and somebody should learn why
