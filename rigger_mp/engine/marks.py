@@ -3,8 +3,8 @@
 The archive process writes a mark before and after each job; the pages are shared memory of a file, so that a mark
 costs no system call and is there even if every process is killed in the next instant::
 
-    identity | position | (unused) ... | key, attempt and state | key, attempt and state | ...
-               next entry                └──────────── a ring of entries ─────────────┘
+    identity | position | engine, dispatcher | (unused) | key, attempt and state | key, attempt and state | ...
+               next entry   pids of the holder              └──────────── a ring of entries ─────────────┘
 
 An entry speaks of one attempt at a job. It counts only as long as the spool says the same number of attempts, so
 that one which is out of date says nothing.
@@ -24,7 +24,7 @@ STARTED, DONE, FAILED = 1, 2, 3
 ENTRIES = 1024
 """More than the jobs that the archive may have been sent and the spool does not know to be finished."""
 _WORD = 8
-_IDENTITY, _POSITION = 0, 1
+_IDENTITY, _POSITION, _ENGINE, _DISPATCHER = range(4)
 _HEADER = 8
 SIZE = (_HEADER + 2 * ENTRIES) * _WORD
 
@@ -51,8 +51,9 @@ class Marks:
     def __init__(self, path: Path, identity: int) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # Writing to a page for which the disk has no room would be the end of the process.
-            os.posix_fallocate(fd, 0, SIZE)
+            # Writing to a page for which the disk has no room would be the end of the process: no holes.
+            size = os.fstat(fd).st_size
+            os.pwrite(fd, bytes(max(0, SIZE - size)), size)
             self._map = mmap.mmap(fd, SIZE)
         finally:
             os.close(fd)
@@ -89,6 +90,10 @@ class Marks:
         for place in range(_POSITION, len(self._words)):
             self._words[place] = 0
 
+    def hold(self, engine: int, dispatcher: int) -> None:
+        """Note the process ids of those who use the spool."""
+        self._words[_ENGINE], self._words[_DISPATCHER] = engine, dispatcher
+
     def close(self) -> None:
         """Release the memory; the file stays."""
         self._words.release()
@@ -96,15 +101,23 @@ class Marks:
 
 
 def read_marks(path: Path, identity: int) -> list[Mark]:
-    """Return the marks of a spool's jobs without changing anything; none if there is no such file."""
+    """Return the marks of a spool's jobs without changing anything; none if there are none of this spool."""
+    words = _read(path)
+    return list(_entries(words)) if words[_IDENTITY] == identity else []
+
+
+def read_holder(path: Path) -> tuple[int, int]:
+    """Return the process ids of engine and dispatcher that used the spool last; 0, 0 if none is noted."""
+    words = _read(path)
+    return words[_ENGINE], words[_DISPATCHER]
+
+
+def _read(path: Path) -> memoryview[int]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
-    words = memoryview(data[: len(data) // _WORD * _WORD]).cast("Q")
-    if len(data) < SIZE or words[_IDENTITY] != identity:
-        return []
-    return list(_entries(words))
+        data = b""
+    return memoryview(data[:SIZE].ljust(SIZE, b"\0")).cast("Q")
 
 
 def _entries(words: memoryview[int]) -> Iterator[Mark]:
