@@ -8,7 +8,8 @@
 
 One selector waits for everything: frames, room to write, and the ends of processes. Nothing here blocks on a
 single peer. Commits are written to the Manager before the outcomes that depend on them are written to the
-user's process. No user code runs here, and no user's value is ever decoded.
+user's process; background jobs are written to the spool, if there is one, before their events go on. No user code
+runs here, and no user's value is ever decoded.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ import socket
 import time
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.assembly import Assembly, Boot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
+from rigger_mp.errors import SpoolError
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -58,14 +65,18 @@ class Dispatcher:
         boot: what the engine consists of.
         peers: the descriptors of the other processes.
         parent_sentinel: readable once the user's process has ended, or ``None``.
+        spool: keeps background jobs, if there is one.
     """
 
-    def __init__(self, boot: Boot, peers: Peers, parent_sentinel: int | None) -> None:
+    def __init__(
+        self, boot: Boot, peers: Peers, parent_sentinel: int | None, spool: Spool | None = None
+    ) -> None:
         self._peers = peers
         self._selector = selectors.DefaultSelector()
         self._supervisor = Supervisor(boot.settings, boot.limits, self._watch, self._unwatch)
-        self._assembly = Assembly(boot, self._supervisor)
+        self._assembly = Assembly(boot, self._supervisor, spool)
         self._scheduler = self._assembly.scheduler
+        self._keeper = self._assembly.keeper
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
@@ -84,7 +95,7 @@ class Dispatcher:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
         while not self._finished():
-            for key, mask in self._selector.select(self._supervisor.next_check()):
+            for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
             self._enforce_limits()
             self._advance()
@@ -93,6 +104,10 @@ class Dispatcher:
             return
         self._supervisor.stop()
         self._send_last()
+
+    def _next_check(self) -> float | None:
+        seconds = self._supervisor.next_check()
+        return seconds if self._keeper is None else self._keeper.next_try(seconds)
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -124,13 +139,23 @@ class Dispatcher:
 
     def _send_jobs(self) -> None:
         batches: dict[int, list[m.Job]] = {}
-        for slot, job in self._scheduler.next_jobs():
+        for slot, job in self._next_jobs():
             batches.setdefault(slot.number, []).append(job)
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
+
+    def _next_jobs(self) -> list[tuple[Slot, m.Job]]:
+        if self._keeper is None:
+            return self._scheduler.next_jobs()
+        jobs: list[tuple[Slot, m.Job]] = []
+        while True:
+            self._keeper.record()
+            jobs += self._scheduler.next_jobs()
+            if not self._keeper.due:
+                return jobs
 
     def _publish(self) -> None:
         commits = self._scheduler.commits
@@ -299,4 +324,20 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     peers = Peers(
         FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
     )
-    Dispatcher(boot, peers, open_sentinel(parent)).run()
+    try:
+        spool = _open_spool(boot, parent)
+    except SpoolError as error:
+        os.set_blocking(fds["owner"], True)
+        peers.outcomes.write(m.pack((m.Refused(str(error)),)))
+        return
+    Dispatcher(boot, peers, open_sentinel(parent), spool).run()
+    if spool is not None:
+        spool.close()
+
+
+def _open_spool(boot: Boot, parent: int) -> Spool | None:
+    if not boot.spool:
+        return None
+    from rigger_mp.engine.spool import Spool  # noqa: PLC0415 - SQLite only where it is needed
+
+    return Spool(Path(boot.spool), parent, boot.synchronous)

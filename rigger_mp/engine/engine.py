@@ -99,6 +99,7 @@ class Engine:
         self._replacing = threading.Lock()
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
+        self._refusal = ""
         self._ready = threading.Event()
         self._ended = False
         self._stop_by: float | None = None
@@ -128,7 +129,7 @@ class Engine:
         """Wait until every instance has been tried once.
 
         Raises:
-            StartError: the dispatcher ended before.
+            StartError: the dispatcher ended before, or could not open the spool.
         """
         try:
             self._ready.wait()
@@ -138,7 +139,8 @@ class Engine:
         if self._ended:
             status = self._dispatcher.wait()
             self.stop(0.0)
-            raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
+            detail = f"the dispatcher process ended with status {status} before the engine was ready"
+            raise StartError(self._refusal or detail)
         self._accepting = True
 
     def _replace_manager(self, gone: ManagerProcess) -> bool:
@@ -330,6 +332,8 @@ class Engine:
                 answer.end(_Opened(marshal.loads(message.stats)))
             case m.ManagerLost():
                 self._replace_manager(self._manager)
+            case m.Refused():
+                self._refusal = message.detail
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
             case m.Ready():

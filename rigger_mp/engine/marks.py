@@ -87,7 +87,7 @@ class Marks:
 
     def clear(self) -> None:
         """Forget every mark."""
-        for place in range(_POSITION, len(self._words)):
+        for place in range(_HEADER, len(self._words)):
             self._words[place] = 0
 
     def hold(self, engine: int, dispatcher: int) -> None:

@@ -8,7 +8,7 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
 ::
 
     user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Answer Ready ManagerLost Stopped ────────────── dispatcher
+    user's process ◀─ Outcome Squashed Log Answer Ready Refused ManagerLost Stopped ────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -25,7 +25,7 @@ Group = tuple[bytes, ...]
 CommitEntry = tuple[Group, ...]
 """Groups committed to the global namespace at once."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT = range(7)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
@@ -162,6 +162,12 @@ class Ready(NamedTuple):
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+class Refused(NamedTuple):
+    """The dispatcher cannot start, for a reason that the user can do something about."""
+
+    detail: str
+
+
 class ManagerLost(NamedTuple):
     """The Manager takes no commits any more; nothing else is missing."""
 
@@ -180,7 +186,8 @@ class Job(NamedTuple):
     ``stages`` holds function ids by stage. ``arguments`` and ``updates`` are the event's local namespace.
     ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
-    ``commit`` says that the host applies the updates of globals to its replica stage by stage.
+    ``commit`` says that the host applies the updates of globals to its replica stage by stage. ``kept`` is the
+    ``(key, attempt)`` of a job that the spool keeps.
     """
 
     job: int
@@ -195,6 +202,7 @@ class Job(NamedTuple):
     commit: bool
     squash: bool
     depth: int
+    kept: tuple[int, int] | None = None
 
 
 class Host(NamedTuple):
@@ -278,7 +286,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Answer, Ready, ManagerLost, Stopped,
+        Outcome, Squashed, Log, Answer, Ready, Refused, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -25,7 +25,18 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.losses import failures_of
+from rigger_mp.engine.kept_jobs import (
+    Change,
+    DamagedPayloadError,
+    Died,
+    Finished,
+    Handover,
+    Interrupted,
+    KeptJob,
+    NewJob,
+    Payload,
+)
+from rigger_mp.engine.losses import failures_of, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
@@ -44,6 +55,8 @@ class Scheduler:
         max_nesting: how deep hooks may fire hooks.
         queue_size: how many nested events may wait.
         copies: the slots that hold a copy of each instance.
+        durable: background functions are kept in a spool: an event that hands some over goes on once
+            :meth:`kept` or :meth:`not_kept` is told of them.
 
     Attributes:
         counters: what has happened.
@@ -51,6 +64,8 @@ class Scheduler:
         commits: for the Manager, likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
+        handed: what events want kept; whoever tells of their being kept takes them out.
+        changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
 
     def __init__(
@@ -64,6 +79,7 @@ class Scheduler:
         max_nesting: int = 1000,
         queue_size: int = 10_000,
         copies: Mapping[str, tuple[int, ...]] | None = None,
+        durable: bool = False,
     ) -> None:
         self.registry = registry
         self.log = log
@@ -74,11 +90,14 @@ class Scheduler:
         self.max_nesting = max_nesting
         self.queue_size = queue_size
         self.copies = dict(copies or {})
+        self.durable = durable
         self.outcomes = Outcomes()
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.configured: list[tuple[str, bytes]] = []
+        self.handed: list[Handover[Activity]] = []
+        self.changes: list[Change] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
         self._deferred: list[m.CommitEntry] = []
@@ -248,8 +267,10 @@ class Scheduler:
     # -- steps of an event -------------------------------------------------------------------------------
 
     def _next_step(self, event: Activity) -> None:
-        if event.step == event.plan.handover and event.plan.background:
+        if event.step == event.plan.handover and event.plan.background and not event.handed:
             self._hand_over(event)
+            if self.durable:
+                return
         steps = event.steps()
         if event.step >= len(steps):
             self._end(event, m.OK)
@@ -358,24 +379,76 @@ class Scheduler:
     # -- background --------------------------------------------------------------------------------------
 
     def _hand_over(self, event: Activity) -> None:
-        plan = event.plan
-        pinned = self.log.pin(plan.background_reads)
-        for function in plan.background:
-            child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)
-            child.updates, child.overlay, child.pinned = event.updates, event.overlay, pinned
-            self._background += 1
-            self._turns.queue(self._handed_task(event, child, function))
+        event.handed = True
+        payload = Payload(event.arguments, event.updates, event.overlay, self.log.pin(event.plan.background_reads))
+        functions = event.plan.background
+        jobs = tuple(NewJob(event.plan.hook, f.id, f.label, event.depth, payload) for f in functions)
+        handover = Handover(event, jobs)
+        if self.durable:
+            self.handed.append(handover)
+        else:
+            self._queue_handed(handover, [0] * len(jobs))
 
-    def _handed_task(self, event: Activity, child: Activity, function: Function) -> Task:
+    def kept(self, handover: Handover[Activity], keys: Iterable[int]) -> None:
+        """Note that the spool keeps what an event handed over, by these keys; the event goes on."""
+        self._queue_handed(handover, keys)
+        self._next_step(handover.event)
+
+    def not_kept(self, handover: Handover[Activity], detail: str) -> None:
+        """Note that the spool cannot keep what an event handed over: it is not run, and the event ends."""
+        self._end(handover.event, m.NOT_KEPT, detail=detail)
+
+    def _queue_handed(self, handover: Handover[Activity], keys: Iterable[int]) -> None:
+        event = handover.event
+        for function, job, key in zip(event.plan.background, handover.jobs, keys, strict=True):
+            child = self._background_activity(event.plan, job.payload, event.depth, key)
+            actors = frozenset((function.actor,)) & event.tickets
+            if actors:
+                self._turns.transfer(event, child, actors)
+            self._queue_background(child, function, actors)
+
+    def _background_activity(self, plan: Plan, payload: Payload, depth: int, key: int) -> Activity:
+        child = Activity(Kind.BACKGROUND, 0, plan, payload.arguments, depth=depth, ordered=False, key=key)
+        child.updates, child.overlay, child.pinned = payload.updates, payload.overlay, payload.pinned
+        return child
+
+    def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
-        actors = frozenset((function.actor,)) & event.tickets
-        if actors:
-            self._turns.transfer(event, child, actors)
-        return Task(child, stages, ARCHIVE, actors, self.table.estimate(stages))
+        self._background += 1
+        self._turns.queue(Task(child, stages, ARCHIVE, actors, self.table.estimate(stages)))
+
+    def resume(self, job: KeptJob) -> None:
+        """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""
+        plan = self.registry.plan(job.hook)
+        function = next((f for f in plan.background if f.id == job.function), None)
+        if function is None:
+            return self._abandon(job, "PluginError", f"{job.label} is not there to be run in the background any more")
+        if job.attempts > function.max_retries:
+            detail = f"it was running when its process was killed (attempts: {job.attempts}; max_retries is "
+            return self._abandon(job, "EngineLost", f"{detail}{function.max_retries})")
+        try:
+            payload = Payload.load(job.payload)
+        except DamagedPayloadError:
+            return self._abandon(job, "SpoolError", "its arguments are damaged in the spool")
+        child = self._background_activity(plan, payload, job.depth, job.key)
+        child.retries = job.attempts
+        return self._queue_background(child, function)
+
+    def _abandon(self, job: KeptJob, type_name: str, reason: str) -> None:
+        self.changes.append(Died(job.key, reason, ""))
+        self.outcomes.squashed(job.hook, (loss_record(job.label, type_name, reason, stage="background"),))
+
+    def hold_archive(self, held: bool) -> None:
+        """Send the archive no more jobs, or do so again: what becomes of them could not be written down."""
+        if ARCHIVE in self.slots:
+            self.slots[ARCHIVE].held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
         self._background -= 1
         (result,) = results[0]
+        key = task.activity.key
+        if key:
+            self.changes.append(_died_of(key, result[2]) if result[2] is not None else Finished(key))
         if result[2] is not None:
             self.outcomes.squashed(task.activity.plan.hook, (result[2],))
         elif result[1]:
@@ -427,6 +500,7 @@ class Scheduler:
         return m.Job(
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
+            (activity.key, activity.retries) if activity.key else None,
         )  # fmt: skip
 
     def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:
@@ -446,6 +520,8 @@ class Scheduler:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
         elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
+            if activity.key:
+                self.changes.append(Interrupted(activity.key))
             activity.retries += 1
             self.table.put_back(slot, task)
         else:
@@ -455,6 +531,8 @@ class Scheduler:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
             self._background -= 1
+            if activity.key:
+                self.changes.append(Died(activity.key, detail, ""))
             self.outcomes.lose_background(task, status, detail)
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1
@@ -463,3 +541,8 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
+
+
+def _died_of(key: int, failure: tuple[Any, ...]) -> Died:
+    record = m.FailureRecord._make(failure)
+    return Died(key, f"{record.type_name}: {record.message}", record.traceback)

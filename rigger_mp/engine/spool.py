@@ -46,6 +46,7 @@ class Spool:
         marks: what the archive process writes.
         jobs: how many jobs it holds; ``dead``: how many dead letters.
         broken: why the last attempt to write failed, or ``""``.
+        close: releases everything.
 
     Raises:
         SpoolError: it is in use by another engine, damaged, or cannot be read and written.
@@ -55,27 +56,29 @@ class Spool:
         self.path = path
         self.broken = ""
         exists = spool_file.check_file(path)
-        self._lock = spool_file.lock(path)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, spool_file.lock(path))
             with spool_file.explained(path):
-                self._open(exists, synchronous)
-            self.marks = self._open_marks(engine)
-            with spool_file.explained(path):
+                self._database = stack.enter_context(contextlib.closing(self._connect(synchronous)))
+                if not exists:
+                    self._database.executescript(spool_file.SCHEMA)
+                self.marks = stack.enter_context(contextlib.closing(self._open_marks(engine)))
                 self._settle()
                 self._count()
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self.close = stack.pop_all().close
 
-    def _open(self, exists: bool, synchronous: str) -> None:
+    def _connect(self, synchronous: str) -> sqlite3.Connection:
         if not self.path.exists():
             # It holds users' values, and running a job unpickles them: it is nobody else's.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._database = spool_file.connect(self.path)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(f"PRAGMA synchronous = {synchronous}")
-        if not exists:
-            self._database.executescript(spool_file.SCHEMA)
+        database = spool_file.connect(self.path)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(f"PRAGMA synchronous = {synchronous}")
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     def _open_marks(self, engine: int) -> Marks:
         companion = spool_file.companion(self.path)
@@ -202,10 +205,3 @@ class Spool:
                 if self._database.execute("DELETE FROM dead WHERE id = ?", (key,)).rowcount:
                     moved.append(key)
         return moved
-
-    def close(self) -> None:
-        """Release everything."""
-        with contextlib.suppress(sqlite3.Error):
-            self._database.close()
-        self.marks.close()
-        os.close(self._lock)

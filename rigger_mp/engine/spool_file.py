@@ -29,17 +29,17 @@ RELEASE_TIME = 2.0
 
 SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE jobs (
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, hook TEXT NOT NULL, function TEXT NOT NULL, label TEXT NOT NULL,
     depth INTEGER NOT NULL, queued_at REAL NOT NULL, attempts INTEGER NOT NULL, payload BLOB NOT NULL
 );
-CREATE TABLE dead (
+CREATE TABLE IF NOT EXISTS dead (
     id INTEGER PRIMARY KEY, hook TEXT NOT NULL, function TEXT NOT NULL, label TEXT NOT NULL,
     depth INTEGER NOT NULL, queued_at REAL NOT NULL, attempts INTEGER NOT NULL, payload BLOB NOT NULL,
     died_at REAL NOT NULL, reason TEXT NOT NULL, traceback TEXT NOT NULL
 );
-INSERT INTO meta VALUES ('identity', abs(random()) | 1);
+INSERT OR IGNORE INTO meta VALUES ('identity', abs(random()) | 1);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
@@ -132,19 +132,17 @@ def lock(path: Path) -> int:
         fd = os.open(companion(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SpoolError(f"archive.spool: {companion(path)}: {error.strerror}") from error
-    try:
-        if not _try_lock(fd):
-            engine, dispatcher = read_holder(companion(path))
-            _await_end(dispatcher)
-            if not _try_lock(fd):
-                raise SpoolError(
-                    f"archive.spool: {path} is in use by another engine (process {engine}); stop that one, "
-                    "or name another path: an engine needs a spool of its own"
-                )
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    if _try_lock(fd):
+        return fd
+    engine, dispatcher = read_holder(companion(path))
+    _await_end(dispatcher)
+    if _try_lock(fd):
+        return fd
+    os.close(fd)
+    raise SpoolError(
+        f"archive.spool: {path} is in use by another engine (process {engine}); stop that one, "
+        "or name another path: an engine needs a spool of its own"
+    )
 
 
 def _try_lock(fd: int) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.worker import worker_main
 
@@ -32,6 +33,7 @@ class Seat:
     """A slot, the process that fills it, and what a new process has to be told.
 
     Attributes:
+        main: what its processes run, with their socket and journal.
         instances: ``(ident, setup)`` of the instances that live here.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
@@ -45,6 +47,7 @@ class Seat:
 
     slot: Slot
     name: str
+    main: Callable[[int, Journal], None]
     instances: list[tuple[str, bytes]] = field(default_factory=list)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
@@ -93,17 +96,19 @@ class Supervisor:
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
 
-    def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
+    def add(
+        self, slot: Slot, instances: Iterable[tuple[str, bytes]], main: Callable[[int, Journal], None] = worker_main
+    ) -> Seat:
         """Add a slot and start its first process."""
         name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
-        seat = Seat(slot, name, list(instances))
+        seat = Seat(slot, name, main, list(instances))
         self.seats[slot.number] = seat
         self.start(seat)
         return seat
 
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
-        seat.process = WorkerProcess(seat.name, worker_main)
+        seat.process = WorkerProcess(seat.name, seat.main)
         seat.reader = FrameReader(seat.process.socket.fileno())
         seat.writer = FrameWriter(seat.process.socket.fileno())
         seat.hosted = seat.worn = seat.retiring = False

@@ -20,6 +20,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import FrameReader, frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.marks import Marks
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -33,12 +34,14 @@ class Worker:
     Args:
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
+        marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, fd: int, journal: Journal) -> None:
+    def __init__(self, fd: int, journal: Journal, marks: Marks | None = None) -> None:
         self._fd = fd
         self._reader = FrameReader(fd)
         self._journal = journal
+        self._marks = marks
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
         self._worn = False
@@ -65,11 +68,19 @@ class Worker:
 
     def _run(self, job: m.Job) -> None:
         self._journal.begin(job.job)
-        done = self._host.run(job)
-        self._keep(m.pack((done,)))
+        if job.kept is not None and self._marks is not None:
+            self._run_kept(job, job.kept, self._marks)
+        else:
+            self._keep(m.pack((self._host.run(job),)))
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
+
+    def _run_kept(self, job: m.Job, attempt: tuple[int, int], marks: Marks) -> None:
+        place = marks.start(*attempt)
+        done = self._host.run(job)
+        self._keep(m.pack((done,)))
+        marks.end(place, failed=any(result[2] is not None for stage in done.results for result in stage))
 
     def _keep(self, payload: bytes) -> None:
         if self._journal.append(payload):
@@ -103,11 +114,11 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal) -> None:
+def worker_main(fd: int, journal: Journal, marks: Marks | None = None) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal).run()
+        Worker(fd, journal, marks).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
