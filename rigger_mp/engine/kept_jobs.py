@@ -90,9 +90,13 @@ class Interrupted(NamedTuple):
 
 
 class Died(NamedTuple):
-    """A job that will not be run again unless somebody says so: why, and the remote traceback or ``""``."""
+    """A job that will not be run again unless somebody says so.
+
+    ``attempts``: how often it was started; ``traceback``: the remote one, or ``""``.
+    """
 
     key: int
+    attempts: int
     reason: str
     traceback: str
 

@@ -435,7 +435,7 @@ class Scheduler:
         return self._queue_background(child, function)
 
     def _abandon(self, job: KeptJob, type_name: str, reason: str) -> None:
-        self.changes.append(Died(job.key, reason, ""))
+        self.changes.append(Died(job.key, job.attempts, reason, ""))
         self.outcomes.squashed(job.hook, (loss_record(job.label, type_name, reason, stage="background"),))
 
     def hold_archive(self, held: bool) -> None:
@@ -446,9 +446,8 @@ class Scheduler:
     def _background_done(self, task: Task, results: Results) -> None:
         self._background -= 1
         (result,) = results[0]
-        key = task.activity.key
-        if key:
-            self.changes.append(_died_of(key, result[2]) if result[2] is not None else Finished(key))
+        if task.activity.key:
+            self.changes.append(_ending_of(task.activity, result[2]))
         if result[2] is not None:
             self.outcomes.squashed(task.activity.plan.hook, (result[2],))
         elif result[1]:
@@ -519,20 +518,21 @@ class Scheduler:
         if activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
-        elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
-            if activity.key:
-                self.changes.append(Interrupted(activity.key))
-            activity.retries += 1
-            self.table.put_back(slot, task)
-        else:
+            return
+        activity.retries += 1
+        if activity.retries > max((f.max_retries for stage in task.stages for f in stage), default=0):
             self._fail_task(task, status, detail)
+            return
+        if activity.key:
+            self.changes.append(Interrupted(activity.key))
+        self.table.put_back(slot, task)
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
             self._background -= 1
             if activity.key:
-                self.changes.append(Died(activity.key, detail, ""))
+                self.changes.append(Died(activity.key, activity.retries, detail, ""))
             self.outcomes.lose_background(task, status, detail)
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1
@@ -543,6 +543,8 @@ class Scheduler:
             self._finish_fan_out(activity)
 
 
-def _died_of(key: int, failure: tuple[Any, ...]) -> Died:
+def _ending_of(job: Activity, failure: tuple[Any, ...] | None) -> Change:
+    if failure is None:
+        return Finished(job.key)
     record = m.FailureRecord._make(failure)
-    return Died(key, f"{record.type_name}: {record.message}", record.traceback)
+    return Died(job.key, job.retries + 1, f"{record.type_name}: {record.message}", record.traceback)

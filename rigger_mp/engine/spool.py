@@ -98,7 +98,8 @@ class Spool:
                 if state == DONE:
                     changes.append(Finished(key))
                 else:
-                    changes.append(Died(key, _TRACEBACK_LOST, "") if state == FAILED else Interrupted(key))
+                    died = Died(key, attempt + 1, _TRACEBACK_LOST, "")
+                    changes.append(died if state == FAILED else Interrupted(key))
         self._transact((), changes)
         self.marks.clear()
 
@@ -169,10 +170,11 @@ class Spool:
             raise
 
     def _bury(self, died: Died) -> None:
+        columns = _COLUMNS.replace("attempts", "?")
         self._database.execute(
             f"INSERT INTO dead ({_COLUMNS}, died_at, reason, traceback) "
-            f"SELECT {_COLUMNS}, ?, ?, ? FROM jobs WHERE id = ?",
-            (time.time(), died.reason, died.traceback, died.key),
+            f"SELECT {columns}, ?, ?, ? FROM jobs WHERE id = ?",
+            (died.attempts, time.time(), died.reason, died.traceback, died.key),
         )
         self._database.execute("DELETE FROM jobs WHERE id = ?", (died.key,))
 
