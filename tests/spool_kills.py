@@ -41,8 +41,8 @@ class Campaign:
 
     def run(self, first: int, last: int, kill_after: float | None) -> bool:
         """Hand jobs over; kill everything after some seconds, or let it finish. Returns whether it finished."""
-        options = {"directory": str(self.directory), "numbers": (first, last)}
-        command = [sys.executable, str(DRIVER), json.dumps({**options, "seconds": self.seconds, "archive": self.archive})]
+        options = {"directory": str(self.directory), "numbers": (first, last), "seconds": self.seconds}
+        command = [sys.executable, str(DRIVER), json.dumps({**options, "archive": self.archive})]
         driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert driver.stdout is not None
         assert driver.stdout.readline() == "ready\n"

@@ -187,23 +187,22 @@ class Spool:
             SpoolError: the database cannot be written; it is as it was.
         """
         columns = _COLUMNS.replace("attempts", "0")
-        return self._move(keys, f"INSERT INTO jobs ({_COLUMNS}) SELECT {columns} FROM dead WHERE id = ?")
+        copy = f"INSERT INTO jobs ({_COLUMNS}) SELECT {columns} FROM dead WHERE id = ?"
+        return self._each(keys, (copy, "DELETE FROM dead WHERE id = ?"))
 
     def drop(self, keys: Iterable[int]) -> list[int]:
-        """Forget dead letters; return those there were.
+        """Forget dead letters, and jobs that are to be run; return those there were.
 
         Raises:
             SpoolError: the database cannot be written; it is as it was.
         """
-        return self._move(keys, "")
+        return self._each(keys, ("DELETE FROM dead WHERE id = ?", "DELETE FROM jobs WHERE id = ?"))
 
-    def _move(self, keys: Iterable[int], copy: str) -> list[int]:
-        moved: list[int] = []
+    def _each(self, keys: Iterable[int], statements: Sequence[str]) -> list[int]:
         with spool_file.explained(self.path), self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            for key in keys:
-                if copy:
-                    self._database.execute(copy, (key,))
-                if self._database.execute("DELETE FROM dead WHERE id = ?", (key,)).rowcount:
-                    moved.append(key)
-        return moved
+            return [
+                key
+                for key in keys
+                if sum(self._database.execute(statement, (key,)).rowcount for statement in statements)
+            ]
