@@ -85,7 +85,7 @@ def _check_database(path: Path, database: sqlite3.Connection) -> bool:
         raise SpoolError(f"archive.spool: {path} was written by a newer rigger_mp; use that, or name another path")
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise _damaged(path, verdict)
+        raise _damaged(path, verdict.splitlines()[-1])
     return True
 
 
