@@ -19,8 +19,8 @@ import psutil
 from waiting import wait_for
 
 from rigger_mp.encoding import load_names, load_part
+from rigger_mp.engine.job_marks import STARTED
 from rigger_mp.engine.kept_jobs import Payload
-from rigger_mp.engine.marks import STARTED
 from rigger_mp.engine.spool_file import companion, connect, identity_of, read_marks
 
 DRIVER = Path(__file__).parent / "spool_driver.py"

@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from rigger_mp.engine.job_marks import ENTRIES, JobMarks
 from rigger_mp.engine.kept_jobs import Change, DamagedPayloadError, Died, Finished, Interrupted, NewJob, Payload
-from rigger_mp.engine.marks import ENTRIES, Marks
 from rigger_mp.engine.spool import Spool
 from rigger_mp.engine.spool_file import companion, connect, read_dead, read_jobs
 from rigger_mp.errors import SpoolError
@@ -109,7 +109,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if retried:
             self.jobs.update(dict.fromkeys(keys, 0))
         self.dead.clear()
-        # Marks of an earlier life must not speak of a new one: the commands run between two engines.
+        # JobMarks of an earlier life must not speak of a new one: the commands run between two engines.
         self.kill_everything()
 
     def _compare(self) -> None:
@@ -143,7 +143,7 @@ def test_a_key_is_never_used_again(spool: Spool) -> None:
 
 
 def test_the_marks_have_room_for_the_jobs_that_count(path: Path) -> None:
-    with closing(Marks(companion(path), 7)) as marks:
+    with closing(JobMarks(companion(path), 7)) as marks:
         for key in range(1, 3 * ENTRIES):
             marks.end(marks.start(key, 0), failed=False)
         assert {mark.key for mark in marks} == set(range(2 * ENTRIES, 3 * ENTRIES))

@@ -25,8 +25,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rigger_mp.engine import spool_file
+from rigger_mp.engine.job_marks import DONE, FAILED, JobMarks
 from rigger_mp.engine.kept_jobs import Change, Died, Finished, Interrupted, KeptJob, NewJob
-from rigger_mp.engine.marks import DONE, FAILED, Marks
 from rigger_mp.errors import SpoolError
 
 _COLUMNS = "id, hook, function, label, depth, queued_at, attempts, payload"
@@ -80,10 +80,10 @@ class Spool:
             raise
         return database
 
-    def _open_marks(self, engine: int) -> Marks:
+    def _open_marks(self, engine: int) -> JobMarks:
         companion = spool_file.companion(self.path)
         try:
-            marks = Marks(companion, spool_file.identity_of(self._database))
+            marks = JobMarks(companion, spool_file.identity_of(self._database))
         except OSError as error:
             raise SpoolError(f"archive.spool: {companion}: {error.strerror}; make room on the disk") from error
         marks.hold(engine, os.getpid())

@@ -1,6 +1,6 @@
 """The spool's file: its tables, the checks before it is used, and reading it while an engine uses it.
 
-Beside ``jobs.spool`` lie ``jobs.spool-running`` (:mod:`rigger_mp.engine.marks`, and the lock of the engine that
+Beside ``jobs.spool`` lie ``jobs.spool-running`` (:mod:`rigger_mp.engine.job_marks`, and the lock of the engine that
 uses the spool) and, of SQLite, ``jobs.spool-wal`` and ``jobs.spool-shm``. They belong together.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from rigger_mp.engine.marks import DONE, FAILED, STARTED, read_holder, read_marks
+from rigger_mp.engine.job_marks import DONE, FAILED, STARTED, read_holder, read_marks
 from rigger_mp.engine.process import open_sentinel
 from rigger_mp.errors import SpoolError
 

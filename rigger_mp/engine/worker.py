@@ -19,8 +19,8 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import FrameReader, frame, write_all
 from rigger_mp.engine.host import PluginHost
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
-from rigger_mp.engine.marks import Marks
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -37,7 +37,7 @@ class Worker:
         marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, fd: int, journal: Journal, marks: Marks | None = None) -> None:
+    def __init__(self, fd: int, journal: Journal, marks: JobMarks | None = None) -> None:
         self._fd = fd
         self._reader = FrameReader(fd)
         self._journal = journal
@@ -76,7 +76,7 @@ class Worker:
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _run_kept(self, job: m.Job, attempt: tuple[int, int], marks: Marks) -> None:
+    def _run_kept(self, job: m.Job, attempt: tuple[int, int], marks: JobMarks) -> None:
         place = marks.start(*attempt)
         done = self._host.run(job)
         self._keep(m.pack((done,)))
@@ -114,7 +114,7 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks | None = None) -> None:
+def worker_main(fd: int, journal: Journal, marks: JobMarks | None = None) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:

@@ -1,4 +1,4 @@
-"""Marks: which background jobs were started and how they ended, in a file that outlives every process.
+"""Marks of jobs: which background jobs were started and how they ended, in a file that outlives every process.
 
 The archive process writes a mark before and after each job; the pages are shared memory of a file, so that a mark
 costs no system call and is there even if every process is killed in the next instant::
@@ -37,12 +37,12 @@ class Mark(NamedTuple):
     state: int
 
 
-class Marks:
+class JobMarks:
     """See the module. Opened before the archive process is forked, and so shared with it.
 
     Args:
         path: the file; it is made if it is not there.
-        identity: the number of the spool whose jobs it speaks of. Marks of another one are forgotten.
+        identity: the number of the spool whose jobs it speaks of. JobMarks of another one are forgotten.
 
     Raises:
         OSError: the file cannot be made, or there is no room for it.
