@@ -33,7 +33,7 @@ from rigger_mp.instance import InstanceHandle
 from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
-    from rigger_mp.engine.engine import Waiter
+    from rigger_mp.engine.pending import Waiter
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -166,7 +166,7 @@ class Rigger:
         """
         engine = self._running()
         engine.refuse_on_results_thread("drain()")
-        engine.request(m.Drain, "drain").result(timeout)
+        engine.request(m.Drain).result(timeout)
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -292,10 +292,10 @@ class Rigger:
         if not wait:
             self._submit(hook, kwargs, None)
             return None
-        self._running().refuse_on_results_thread(f"fire_hook({hook!r})")
-        future = HookFuture()
-        self._submit(hook, kwargs, future)
-        return future.result()
+        engine = self._running()
+        engine.refuse_on_results_thread(f"fire_hook({hook!r})")
+        self._check_initialized()
+        return engine.call(str(hook), dump_arguments(kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -342,7 +342,7 @@ class Rigger:
     def _write(self, updates: bytes, clear: bool) -> None:
         engine = self._running()
         engine.refuse_on_results_thread("assigning to global_data")
-        engine.request(lambda token: m.Write(token, updates, clear), "global_data").result()
+        engine.request(lambda token: m.Write(token, updates, clear)).result()
 
     # -- options -----------------------------------------------------------------------------------------
 
@@ -403,7 +403,7 @@ class Rigger:
             return
         engine.refuse_on_results_thread("configure_plugin()")
         call = dump_value((args, kwargs))
-        engine.request(lambda token: m.Configure(token, name, call), name).result()
+        engine.request(lambda token: m.Configure(token, name, call)).result()
 
     # -- callbacks ---------------------------------------------------------------------------------------
 
@@ -495,7 +495,7 @@ class Rigger:
         ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
         """
         engine = self._running()
-        return complete_stats(engine.ask_stats(), engine.pids)
+        return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)
 
     # -- the server --------------------------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.gate.touch()
 
 
+def process_of(rigger: Rigger, role: str) -> int:
+    return int(next(row["pid"] for row in rigger.stats()["processes"] if row["role"] == role))
+
+
 def archive_row(rigger: Rigger) -> dict[str, Any]:
     (row,) = [row for row in rigger.stats()["processes"] if row["role"] == "archive"]
     return dict(row)
@@ -154,6 +158,28 @@ def test_killing_the_archive_alone_costs_the_running_job_an_attempt(place: Place
     assert place.lines() == ["start 0", "start 0", "end 0", "start 1", "end 1"]
 
 
+@pytest.mark.parametrize("max_retries", [0, 1])
+def test_killing_the_dispatcher_alone_loses_no_accepted_job(place: Place, max_retries: int) -> None:
+    with place.engine(max_retries=max_retries) as rigger:
+        place.block(rigger)
+        futures = [rigger.submit("work", ledger=place.path, number=number) for number in range(1, 301)]
+        wait_for(futures[20].done)
+        killed = process_of(rigger, "dispatcher")
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: process_of(rigger, "dispatcher") != killed)
+        accepted = [number for number, future in enumerate(futures, 1) if future.exception() is None]
+        place.gate.touch()
+        rigger.fire_hook("work", ledger=place.path, number=301)
+        rigger.drain()
+    ran = Counter(line for line in place.lines() if line.startswith("start"))
+    assert ran.pop("start 0") == 1 + max_retries
+    assert set(ran.values()) == {1}
+    assert ran.keys() >= {f"start {number}" for number in [*accepted, 301]}
+    assert len(read_dead(place.spool)) == 1 - max_retries
+    losses = [failure for failure in rigger.failures if "background handler" in str(failure)]
+    assert losses == []
+
+
 def test_a_job_whose_instance_is_gone_is_a_dead_letter_that_says_so(place: Place) -> None:
     with place.engine() as rigger:
         place.block(rigger)
@@ -228,7 +254,7 @@ def test_a_relative_path_is_relative_to_the_configuration(tmp_path: Path, monkey
 def test_on_a_full_disk_events_fail_and_what_was_accepted_runs_once_there_is_room(place: Place) -> None:
     with place.engine() as rigger:
         place.block(rigger)
-        dispatcher = next(row["pid"] for row in rigger.stats()["processes"] if row["role"] == "dispatcher")
+        dispatcher = process_of(rigger, "dispatcher")
         limits = resource.prlimit(dispatcher, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
         accepted, refused = [], []
         for number in range(1, 200):

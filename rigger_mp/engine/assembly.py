@@ -5,9 +5,8 @@ from __future__ import annotations
 import pickle
 import socket
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
@@ -18,7 +17,6 @@ from rigger_mp.engine.keeper import Keeper
 from rigger_mp.engine.registry import Function, Placeable, Registry, place
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Limits, Seat, Supervisor
-from rigger_mp.engine.worker import worker_main
 
 if TYPE_CHECKING:
     from rigger_mp.engine.spool import Spool
@@ -46,6 +44,7 @@ class Boot:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
         spool: the absolute path of the archive's spool, or ``""``.
         synchronous: of the spool.
+        globals: version and chains of the global namespace, where another dispatcher had been at work.
     """
 
     workers: int
@@ -63,6 +62,7 @@ class Boot:
     archive_retries: int = 0
     spool: str = ""
     synchronous: str = "normal"
+    globals: tuple[int, Any] = (0, None)
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
@@ -81,14 +81,13 @@ class Assembly:
     Args:
         boot: what it consists of.
         supervisor: starts the processes.
-        spool: keeps background jobs, if there is one.
 
     Attributes:
         ready: whether every instance has been tried once; nothing runs before.
         keeper: writes to the spool, if there is one.
     """
 
-    def __init__(self, boot: Boot, supervisor: Supervisor, spool: Spool | None = None) -> None:
+    def __init__(self, boot: Boot, supervisor: Supervisor) -> None:
         self._boot = boot
         self._supervisor = supervisor
         self._plans = {plan.ident: plan for plan in boot.instances}
@@ -100,7 +99,7 @@ class Assembly:
             Slot(number, shared=number not in self._placement.dedicated)
             for number in range(self._placement.slots)
         ]
-        log = CommitLog(boot.list_merge)
+        log = CommitLog(boot.list_merge, *boot.globals)
         self.scheduler = Scheduler(
             self._registry,
             log,
@@ -109,16 +108,21 @@ class Assembly:
             squash=boot.squash,
             max_nesting=boot.max_nesting,
             queue_size=boot.queue_size,
-            durable=spool is not None,
         )
         self.ready = False
-        self.keeper = Keeper(spool, self.scheduler) if spool is not None else None
+        self.keeper: Keeper | None = None
         self._functions: dict[str, dict[str, m.HostedFunction]] = {}
         self._problems: dict[str, str] = {}
         self._callbacks = 0
         self._retired: list[str] = []
 
     # -- starting ----------------------------------------------------------------------------------------
+
+    def keep(self, spool: Spool, start: Callable[[int], None]) -> Keeper:
+        """Have background jobs kept in a spool; ``start`` notes that the event of a token has started."""
+        self.scheduler.durable = True
+        self.keeper = Keeper(spool, self.scheduler, start)
+        return self.keeper
 
     def start_workers(self) -> None:
         """Start the processes of all slots but the archive's."""
@@ -152,7 +156,7 @@ class Assembly:
             slot = Slot(ARCHIVE, shared=False)
             self.scheduler.slots[ARCHIVE] = slot
             marks = self.keeper.spool.marks if self.keeper is not None else None
-            self._supervisor.add(slot, self._setups(archived), partial(worker_main, marks=marks))
+            self._supervisor.add(slot, self._setups(archived), marks)
             return []
         self._bind_instances()
         self.ready = True

@@ -11,6 +11,7 @@ A *replica* is a host's copy. It is brought up to date only when it runs somethi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -34,14 +35,19 @@ def merged_updates(entry: CommitEntry) -> list[dict[str, Encoded]]:
 class CommitLog:
     """Sequences every commit, and tells what a replica lacks.
 
+    Args:
+        list_merge: ``"extend"`` or ``"replace"``.
+        version, chains: where it goes on, with what.
+
     Attributes:
         version: the number of commits so far.
         namespace: their sum.
     """
 
-    def __init__(self, list_merge: str = "extend") -> None:
+    def __init__(self, list_merge: str = "extend", version: int = 0, chains: Mapping[str, Chain] | None = None) -> None:
         self.namespace = Namespace(list_merge)
-        self.version = 0
+        self.namespace.replace(chains or {})
+        self.version = version
         self._entries: deque[CommitEntry] = deque()
         self._bytes = 0
         self._last_deletion = 0
@@ -71,7 +77,7 @@ class CommitLog:
         """Tell whether a reader of these names may be misled by a replica of ``replica_version``."""
         if not names:
             return False
-        return replica_version < self._last_deletion or any(name in self.namespace for name in names)
+        return replica_version < self._last_deletion or self.namespace.has_any(names)
 
     def pin(self, names: frozenset[str]) -> dict[str, Chain]:
         """Return the present chains of these names, those that exist."""

@@ -29,6 +29,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.assembly import Assembly, Boot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.errors import SpoolError
@@ -64,19 +65,21 @@ class Dispatcher:
     Args:
         boot: what the engine consists of.
         peers: the descriptors of the other processes.
+        marks: the memory that outlives this process.
         parent_sentinel: readable once the user's process has ended, or ``None``.
         spool: keeps background jobs, if there is one.
     """
 
     def __init__(
-        self, boot: Boot, peers: Peers, parent_sentinel: int | None, spool: Spool | None = None
+        self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None, spool: Spool | None = None
     ) -> None:
         self._peers = peers
+        self._marks = marks
         self._selector = selectors.DefaultSelector()
-        self._supervisor = Supervisor(boot.settings, boot.limits, self._watch, self._unwatch)
-        self._assembly = Assembly(boot, self._supervisor, spool)
+        self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
+        self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
-        self._keeper = self._assembly.keeper
+        self._keeper = None if spool is None else self._assembly.keep(spool, marks.start)
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
@@ -97,7 +100,8 @@ class Dispatcher:
         while not self._finished():
             for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
-            self._enforce_limits()
+            if self._supervisor.limits.time_limited:
+                self._enforce_limits()
             self._advance()
         if self._orphaned:
             self._supervisor.stop(0.0)
@@ -116,7 +120,8 @@ class Dispatcher:
         if self._assembly.ready:
             self._listen()
             self._send_jobs()
-        self._supervisor.retire_worn()
+        if self._supervisor.may_retire:
+            self._supervisor.retire_worn()
         self._assembly.forget_retired()
         self._publish()
         self._outbox += self._scheduler.messages
@@ -127,9 +132,18 @@ class Dispatcher:
             self._drains.clear()
         # The Manager must have a commit before anybody is told of it: it may be asked for it next.
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
-            self._peers.outcomes.write(m.pack(self._outbox))
-            self._outbox.clear()
+            self._send_outbox()
         self._watch_writers()
+
+    def _send_outbox(self) -> None:
+        # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
+        lasting = self._keeper is not None  # what the spool keeps is not lost with this process
+        background = 0 if lasting else self._scheduler.background
+        counts = Counts(self._scheduler.nested, background, self._supervisor.nested_received)
+        self._marks.note(Counts(*map(max, counts, self._marks.counts)))
+        self._peers.outcomes.write(m.pack(self._outbox))
+        self._outbox.clear()
+        self._marks.note(counts)
 
     def _listen(self) -> None:
         # Events wait in the queue until there are instances to run them.
@@ -159,6 +173,9 @@ class Dispatcher:
 
     def _publish(self) -> None:
         commits = self._scheduler.commits
+        for token in self._scheduler.written:
+            self._marks.start(token)
+        self._scheduler.written.clear()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
@@ -168,14 +185,18 @@ class Dispatcher:
             self._outbox.append(m.ManagerLost(self._published))
 
     def _watch_writers(self) -> None:
-        self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
-        manager = self._peers.manager
-        self._want_write(manager.fd, manager, self._on_manager_writable, 0)
+        outcomes, manager = self._peers.outcomes, self._peers.manager
+        if outcomes.blocked is not outcomes.watched:
+            self._watch_writer(self._peers.owner, outcomes, self._on_owner, READ)
+        if manager.blocked is not manager.watched:
+            self._watch_writer(manager.fd, manager, self._on_manager_writable, 0)
         for seat in self._supervisor.seats.values():
-            if seat.process is not None and seat.writer is not None:
-                self._want_write(seat.process.socket, seat.writer, None, READ)
+            writer = seat.writer
+            if writer is not None and writer.blocked is not writer.watched and seat.process is not None:
+                self._watch_writer(seat.process.socket, writer, None, READ)
 
-    def _want_write(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+    def _watch_writer(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+        writer.watched = writer.blocked
         mask = always | (WRITE if writer.blocked else 0)
         key = self._selector.get_map().get(fd)
         if key is None:
@@ -287,11 +308,12 @@ class Dispatcher:
                     seat.jobs += 1
                     self._scheduler.done(seat.slot, message.job, message.results)
                 case m.Nested():
+                    self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
                 case m.Worn():
-                    seat.worn = True
+                    self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
 
@@ -319,6 +341,7 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     """Run the dispatcher in this process."""
     owner = socket.socket(fileno=fds["owner"])
     boot = Boot.receive(owner)
+    marks = Marks(boot.queue_size, fds.pop("marks"))
     for fd in fds.values():
         os.set_blocking(fd, False)
     peers = Peers(
@@ -330,7 +353,7 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
         os.set_blocking(fds["owner"], True)
         peers.outcomes.write(m.pack((m.Refused(str(error)),)))
         return
-    Dispatcher(boot, peers, open_sentinel(parent), spool).run()
+    Dispatcher(boot, peers, marks, open_sentinel(parent), spool).run()
     if spool is not None:
         spool.close()
 

@@ -2,55 +2,43 @@
 
 ::
 
-    submit ──▶ pending[token] ──▶ Ingress ──▶ dispatcher
-                   │                             │
-    future ◀── results thread ◀──── socket ──────┘
+    submit ──▶ PendingTable ──▶ Ingress ──▶ dispatcher
+                   │                           │
+    future ◀── Receiver ◀──────── socket ──────┘
+
+If the dispatcher dies, another takes its place (:mod:`rigger_mp.engine.recovery`): what was pending and had not
+started is sent again, in its order; what had started ends in ``EngineLost``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import marshal
 import os
-import pickle
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.assembly import Boot
+from rigger_mp.engine.changes import Changes
+from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
-from rigger_mp.engine.frames import FrameReader, frame
-from rigger_mp.engine.ingress import Ingress
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
-from rigger_mp.engine.process import kill_tree, launch
+from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
+from rigger_mp.engine.receiver import Receiver
+from rigger_mp.engine.recovery import Recovery
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
 
 EXIT_TIME = 2.0
 """Seconds that the dispatcher and the Manager get to end by themselves."""
-
-
-class Waiter(Protocol):
-    """Who waits for an event; told on the results thread, so it must be quick and must not raise."""
-
-    def end(self, ending: Ended | Lost) -> None:
-        """Take how the event ended."""
-
-
-class Pending(NamedTuple):
-    """An event that has not ended: what replays it, and who waits."""
-
-    hook: str
-    arguments: bytes
-    future: Waiter | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,46 +72,46 @@ class Engine:
 
     def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
         self._owner_pid = os.getpid()
+        self._boot = boot
         self._config = config
         self._listener = listener
-        self._queue_size = boot.queue_size
-        self._tokens = itertools.count(1)
-        self._pending: dict[int, Pending] = {}
+        self._marks = Marks(boot.queue_size)
+        self._pending = PendingTable(boot.queue_size, self._marks)
+        self._changes = Changes()
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._room_callbacks: list[Callable[[], None]] = []
+        self._room_wanted = 0
         self._accepting = False
         self._snapshots = Snapshots()
         self._answers: dict[int, HookFuture] = {}
-        self.reader = GlobalsReader(boot.list_merge, self._replace_manager)
-        self._replacing = threading.Lock()
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
         self._refusal = ""
         self._ready = threading.Event()
         self._ended = False
+        self._finished = False
         self._stop_by: float | None = None
         self._stopping = threading.Condition()
         self._releasing = threading.Lock()
         self._released = False
-        self._launch(boot)
+        self._replacing = threading.RLock()
+        self._closing = False
+        self._recovery = Recovery(boot.limits, self._marks)
+        self.reader = GlobalsReader(boot.list_merge, self._replace_manager)
+        self._launch()
 
     # -- starting ----------------------------------------------------------------------------------------
 
-    def _launch(self, boot: Boot) -> None:
+    def _launch(self) -> None:
         publisher, publishing = os.pipe()
-        self._manager = ManagerProcess(boot.list_merge, publisher)
+        self._manager = ManagerProcess(self.reader.list_merge, publisher)
         self.reader.attach(self._manager)
-        self._ingress = Ingress(self._snapshots.floor)
-        self._socket, theirs = socket.socketpair()
-        fds = {"ingress": self._ingress.reading_fd, "owner": theirs.fileno(), "manager": publishing}
-        self._dispatcher: subprocess.Popen[bytes] = launch("dispatcher", fds, "rigger-mp dispatcher")
-        theirs.close()
-        os.close(publishing)
-        self._ingress.close_reader()
-        self._socket.sendall(frame(pickle.dumps(boot)))
-        self._thread = threading.Thread(target=self._receive, name="rigger_mp results", daemon=True)
-        self._thread.start()
+        self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
+        self._receiver = Receiver(
+            self._dispatcher.socket, self._deliver, self._is_idle, self._on_dispatcher_gone
+        )
+        self._receiver.start()
 
     def wait_until_ready(self) -> None:
         """Wait until every instance has been tried once.
@@ -137,11 +125,16 @@ class Engine:
             self.stop(0.0)
             raise
         if self._ended:
-            status = self._dispatcher.wait()
+            status = self._dispatcher.process.wait()
             self.stop(0.0)
             detail = f"the dispatcher process ended with status {status} before the engine was ready"
             raise StartError(self._refusal or detail)
         self._accepting = True
+
+    def _is_idle(self) -> bool:
+        return not len(self._pending) and not self._answers
+
+    # -- replacing processes -----------------------------------------------------------------------------
 
     def _replace_manager(self, gone: ManagerProcess) -> bool:
         """Put another Manager in the place of one that is gone; the dispatcher publishes everything to it.
@@ -157,16 +150,60 @@ class Engine:
             publisher, publishing = os.pipe()
             self._manager = ManagerProcess(self.reader.list_merge, publisher)
             self.reader.attach(self._manager)
-            with contextlib.suppress(OSError):  # the dispatcher is gone, too: the results thread will see it
-                socket.send_fds(self._socket, [b"M"], [publishing])
-            os.close(publishing)
+            self._dispatcher.adopt_manager(publishing)
             gone.end(0.0)
             return True
 
+    def _on_dispatcher_gone(self) -> socket.socket | None:
+        """Start another dispatcher; return the socket to it, ``None`` if the engine has ended."""
+        self._dispatcher.reap(EXIT_TIME)
+        if not self._finished:
+            self._recovery.end_workers()
+        why_not = self._refusal or self._recovery.refuse(self._finished, self._ready.is_set())
+        if not why_not and self._replace_dispatcher():
+            return self._dispatcher.socket
+        with self._stopping:
+            self._ended = True
+            self._stopping.notify_all()
+        self._ready.set()
+        detail = why_not if self._accepting and why_not else "the engine was stopped"
+        self._accepting = False
+        self._lose_pending(detail)
+        return None
+
+    def _replace_dispatcher(self) -> bool:
+        with self._replacing:
+            if self._closing:
+                return False
+            globals_, problem = self._recovery.take_globals(self.reader, self._snapshots.latest)
+            publishing = self._manager.follow_another()
+            boot = self._recovery.next_boot(self._boot, globals_)
+            dispatcher = DispatcherProcess(boot, publishing, self._marks, self._snapshots.floor)
+            with self._lock:
+                gone, self._dispatcher = self._dispatcher, dispatcher
+                gone.close()
+                started = self._pending.take_started()
+                self._send_again()
+                self._tell_room()
+        for error in self._recovery.losses(problem):
+            self._tell_failed(error)
+        for pending in started:
+            self._conclude(pending, Lost(pending.label, self._recovery.detail), succeeded=False)
+        return True
+
+    def _send_again(self) -> None:
+        pending = [(self._pending.turn(message.token), message) for message in self._pending.messages()]
+        for _, message in sorted([*self._changes.all(), *pending], key=lambda entry: entry[0]):
+            self._dispatcher.ingress.put(message)
+        for token in self._answers:
+            self._dispatcher.ingress.put(m.Inquire(token))
+        if self._stop_by is not None:
+            self._dispatcher.ingress.put(m.Stop(0))
+
     # -- sending -----------------------------------------------------------------------------------------
 
-    def submit(self, hook: str, arguments: bytes, future: HookFuture | None) -> None:
-        """Fire a hook; its outcome goes to ``future``, if there is one.
+    def submit(self, hook: str, arguments: bytes, waiter: Waiter | None) -> None:
+        """Fire a hook; its outcome goes to ``waiter``, if there is one.
 
         Waits while ``queue_size`` events are pending.
 
@@ -174,7 +211,20 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
             QueueFull: there is no room, and this is the thread that makes room.
         """
-        self._send(lambda token: m.Event(token, hook, arguments), Pending(hook, arguments, future))
+        self._send(lambda token: m.Event(token, hook, arguments), waiter)
+
+    def call(self, hook: str, arguments: bytes) -> Ended | Lost:
+        """Fire a hook, wait for its end, and return that.
+
+        Raises:
+            NotRunningError: the engine is stopping, stopped, or belongs to another process.
+        """
+        call = Call()
+        with self._lock:
+            self._make_room()
+            event = self._pending.add(lambda token: m.Event(token, hook, arguments), call)
+            self._dispatcher.ingress.put_now(event)
+        return self._receiver.wait_for(call, event.token)
 
     def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
@@ -184,35 +234,35 @@ class Engine:
         """
         with self._lock:
             self._check_running()
-            if len(self._pending) >= self._queue_size:
+            if self._pending.full:
                 return False
-            self._put(m.Event(next(self._tokens), hook, arguments), Pending(hook, arguments, waiter))
+            self._put(lambda token: m.Event(token, hook, arguments), waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call a function once, when there is room or never will be; it must be quick, and not call the engine."""
         with self._lock:
-            if self._accepting and len(self._pending) >= self._queue_size:
-                self._room_callbacks.append(callback)
-                return
-        callback()
+            self._room_callbacks.append(callback)
+            if not self._accepting or not self._pending.full:
+                self._tell_room()
 
-    def request(self, make: Callable[[int], Any], label: str) -> HookFuture:
+    def request(self, make: Callable[[int], Any]) -> HookFuture:
         """Send another message that ends in an outcome, and return its future."""
         future = HookFuture()
-        self._send(make, Pending(label, b"", future))
+        self._send(make, future)
         return future
 
-    def _send(self, make: Callable[[int], Any], pending: Pending) -> None:
+    def _send(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         with self._lock:
-            self._check_running()
-            if len(self._pending) >= self._queue_size:
-                self._wait_for_room()
-            self._put(make(next(self._tokens)), pending)
+            self._make_room()
+            self._put(make, waiter)
 
-    def _put(self, message: Any, pending: Pending) -> None:
-        self._pending[message.token] = pending
-        self._ingress.put(message)
+    def _put(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
+        alone = not len(self._pending)
+        message = self._pending.add(make, waiter)
+        # What follows at once can be gathered; what comes to an idle engine had better start.
+        (self._dispatcher.ingress.put_now if alone else self._dispatcher.ingress.put)(message)
+        self._receiver.resume()
 
     def _check_running(self) -> None:
         if not self._accepting:
@@ -223,29 +273,40 @@ class Engine:
                 "or use RiggerClient"
             )
 
-    def _wait_for_room(self) -> None:
-        if threading.current_thread() is self._thread:
+    def _make_room(self) -> None:
+        self._check_running()
+        if not self._pending.full:
+            return
+        if threading.current_thread() is self._receiver.thread:
             raise QueueFull(
-                f"{self._queue_size} events are pending (queue_size), "
+                f"{self._pending.size} events are pending (queue_size), "
                 "and this thread, which delivers their outcomes, must not wait"
             )
-        while len(self._pending) >= self._queue_size:
-            self._room.wait()
-            self._check_running()
+        self._room_wanted += 1  # before looking: who makes room looks here after having made it
+        try:
+            while self._pending.full:
+                self._room.wait()
+                self._check_running()
+        finally:
+            self._room_wanted -= 1
 
     def tell(self, message: Any) -> None:
-        """Send a message that has no outcome, in its place among the events."""
+        """Send a change that has no outcome, in its place among the events."""
         with self._lock:
             self._check_running()
-            self._ingress.put(message)
+            self._changes.add(self._pending.next_turn(), message, self._pending.oldest_turn)
+            self._dispatcher.ingress.put(message)
 
     def ask_stats(self) -> dict[str, Any]:
         """Return the dispatcher's statistics."""
         self.refuse_on_results_thread("stats()")
-        token = next(self._tokens)
         answer: Any = HookFuture()
-        self._answers[token] = answer
-        self.tell(m.Inquire(token))
+        with self._lock:
+            self._check_running()
+            token = self._pending.next_turn()
+            self._answers[token] = answer
+            self._dispatcher.ingress.put(m.Inquire(token))
+            self._receiver.resume()
         raw: Any = answer.result()
         stats: dict[str, Any] = raw
         return stats
@@ -268,7 +329,12 @@ class Engine:
     @property
     def pids(self) -> dict[str, int]:
         """The process ids of dispatcher and Manager."""
-        return {"dispatcher": self._dispatcher.pid, "manager": self._manager.process.pid}
+        return {"dispatcher": self._dispatcher.process.pid, "manager": self._manager.process.pid}
+
+    @property
+    def dispatcher_restarts(self) -> int:
+        """How often the dispatcher was replaced."""
+        return self._recovery.restarts
 
     @property
     def accepting(self) -> bool:
@@ -281,7 +347,7 @@ class Engine:
         Raises:
             DeadlockError: this is the thread that delivers outcomes.
         """
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._receiver.thread:
             raise DeadlockError(
                 f"{what} would wait for ever: this thread (handle_failure, log_message, and callbacks of "
                 "futures run in it) delivers the outcomes; use submit(...) or fire_hook(..., wait=False)"
@@ -289,30 +355,20 @@ class Engine:
 
     # -- receiving ---------------------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        reader = FrameReader(self._socket.fileno())
-        while not reader.eof:
-            for payload in reader.read():
-                self._deliver(m.unpack(payload))
-        with self._stopping:
-            self._ended = True
-            self._stopping.notify_all()
-        self._ready.set()
-        detail = "the engine's dispatcher process ended" if self._accepting else "the engine was stopped"
-        self._accepting = False
-        self._lose_pending(detail)
-
-    def _deliver(self, batch: list[Any]) -> None:
+    def _deliver(self, batch: list[Any]) -> bool:
+        """Take a batch of messages; tell whether it was the outcome of one call and nothing else."""
         versions = [message.version for message in batch if type(message) is m.Outcome]
         snapshot = self._snapshots.take(min(versions), max(versions)) if versions else None
+        waiter: Waiter | None = None
         for message in batch:
             if type(message) is m.Outcome:
-                self._end(message, snapshot)
+                waiter = self._end(message, snapshot)
             else:
                 self._hear(message)
-        if versions:
+        if versions and (self._room_wanted or self._room_callbacks):
             with self._lock:
                 self._tell_room()
+        return len(batch) == 1 and type(waiter) is Call
 
     def _tell_room(self) -> None:
         self._room.notify_all()
@@ -336,30 +392,46 @@ class Engine:
                 self._refusal = message.detail
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
+                self._finished = True
             case m.Ready():
-                self.problems, self.hooks = message.problems, dict(message.hooks)
-                self._ready.set()
+                self._take_ready(message)
 
-    def _end(self, outcome: m.Outcome, snapshot: Any) -> None:
-        pending = self._pending.pop(outcome.token, None)
+    def _take_ready(self, message: m.Ready) -> None:
+        known, self.problems = self.problems, message.problems
+        self.hooks = dict(message.hooks)
+        if self._ready.is_set():
+            for problem in message.problems:
+                if problem not in known:
+                    self._guard(self._listener.logged, problem)
+        self._ready.set()
+
+    def _end(self, outcome: m.Outcome, snapshot: Any) -> Waiter | None:
+        pending = self._pending.pop(outcome.token)
         if pending is None:
-            return
+            return None
+        if type(pending.message) is m.Configure:
+            with self._lock:
+                turn = self._pending.turn(outcome.token)
+                self._changes.add(turn, pending.message._replace(token=0), self._pending.oldest_turn)
         ending = Ended(outcome, pending.arguments, self._config, self.reader, snapshot)
         self._conclude(pending, ending, outcome.status == m.OK)
+        return pending.waiter
 
     def _conclude(self, pending: Pending, ending: Ended | Lost, succeeded: bool) -> None:
-        if pending.future is not None:
-            pending.future.end(ending)
+        if pending.waiter is not None:
+            pending.waiter.end(ending)
         elif not succeeded:
             for error in ending.exceptions():
                 self._tell_failed(error)
 
     def _lose_pending(self, detail: str) -> None:
         with self._lock:
-            pending, self._pending = self._pending, {}
+            pending = self._pending.take_all()
             self._tell_room()
-        for lost in pending.values():
-            self._conclude(lost, Lost(lost.hook, detail), succeeded=False)
+        for lost in pending:
+            self._conclude(lost, Lost(lost.label, detail), succeeded=False)
+        for error in self._recovery.losses(""):
+            self._tell_failed(error)
         for answer in self._answers.values():
             answer.end(Lost("stats", detail))
 
@@ -371,7 +443,8 @@ class Engine:
         try:
             call(argument)
         except BaseException as error:  # noqa: BLE001 - it is reported, as an exception of a thread is
-            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self._thread)))
+            raised = type(error), error, error.__traceback__, self._receiver.thread
+            threading.excepthook(threading.ExceptHookArgs(raised))
 
     # -- stopping ----------------------------------------------------------------------------------------
 
@@ -401,7 +474,8 @@ class Engine:
         with self._lock:
             self._accepting = False
             if self._stop_by is None:
-                self._ingress.put(m.Stop(0))
+                self._dispatcher.ingress.put(m.Stop(0))
+            self._receiver.resume()
             self._tell_room()
         with self._stopping:
             self._stop_by = stop_by if self._stop_by is None else min(stop_by, self._stop_by)
@@ -416,25 +490,20 @@ class Engine:
                 self._stopping.wait(remaining)
 
     def _release(self) -> None:
-        self._end_dispatcher()
-        self._thread.join()
-        self._socket.close()
-        self._ingress.close()
+        with self._replacing:
+            self._closing = True
+            if not self._ended:
+                self._dispatcher.kill()
+        self._receiver.thread.join()
+        self._dispatcher.reap(EXIT_TIME)
+        self._dispatcher.close()
         with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
             self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
+        self._marks.close()
         with self._stopping:
             self._released = True
             self._stopping.notify_all()
-
-    def _end_dispatcher(self) -> None:
-        if not self._ended:
-            kill_tree(self._dispatcher.pid)
-        try:
-            self._dispatcher.wait(EXIT_TIME)
-        except subprocess.TimeoutExpired:
-            kill_tree(self._dispatcher.pid)
-            self._dispatcher.wait()
 
 
 class _Opened:

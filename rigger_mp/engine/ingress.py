@@ -1,8 +1,9 @@
 """The way into the engine: a ``multiprocessing.Queue`` with one writing and one reading process.
 
 Messages are gathered in a list; what is put into the queue is a token that, when the queue's feeder thread
-pickles it, turns into everything gathered by then. One message alone travels at once; a burst travels in
-few large frames.
+pickles it, turns into everything gathered by then. A burst so travels in few large frames. A message that
+somebody waits for, while the feeder has nothing to do, is written to the queue's pipe at once, by the caller:
+nothing could be gathered with it, and a switch of threads costs as much as one of processes.
 
 The queue's locks stay in the user's process: the dispatcher reads the pipe itself, so that no lock is shared
 with a process that can die.
@@ -12,12 +13,16 @@ from __future__ import annotations
 
 import marshal
 import multiprocessing
+import os
+import pickle
+import select
 import threading
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.frames import frame
 
 if TYPE_CHECKING:
     _Queue = Queue[Any]
@@ -26,9 +31,26 @@ else:
 
 
 class _EventQueue(_Queue):
-    """A queue whose reader may die: what then cannot be written is somebody else's to report."""
+    """A queue whose reader may die, and that tells when its feeder thread has written something.
+
+    Args:
+        written: called by the feeder thread after each thing put, whether it could be written or not.
+    """
+
+    def __init__(self, written: Callable[[], None]) -> None:
+        super().__init__(ctx=multiprocessing.get_context("fork"))
+        write: Callable[[bytes], None] = self._writer.send_bytes  # type: ignore[attr-defined]
+
+        def send_bytes(data: bytes) -> None:
+            try:
+                write(data)
+            finally:
+                written()
+
+        self._send_bytes = send_bytes
 
     def _on_queue_feeder_error(self, error: BaseException, obj: object) -> None:
+        # What cannot be written, because the reader is gone, is somebody else's to report.
         if not isinstance(error, OSError):
             super()._on_queue_feeder_error(error, obj)  # type: ignore[misc]
 
@@ -52,11 +74,15 @@ class Ingress:
 
     def __init__(self, floor: Callable[[], int]) -> None:
         self._floor = floor
-        self._queue = _EventQueue(ctx=multiprocessing.get_context("fork"))
+        self._queue = _EventQueue(self._written)
         self._lock = threading.Lock()
         self._gathered: list[Any] = []
         self._token_put = False
+        self._unwritten = 0
         self._token = _Token(self._take)
+        self._fd: int = self._queue._writer.fileno()  # type: ignore[attr-defined]
+        self._room = select.poll()
+        self._room.register(self._fd, select.POLLOUT)
 
     @property
     def reading_fd(self) -> int:
@@ -69,19 +95,45 @@ class Ingress:
         self._queue._reader.close()  # type: ignore[attr-defined]
 
     def put(self, message: Any) -> None:
-        """Send a message after those put before."""
+        """Send a message after those put before, together with what follows soon."""
         with self._lock:
             self._gathered.append(message)
             if self._token_put:
                 return
             self._token_put = True
+            self._unwritten += 1
         self._queue.put(self._token)
+
+    def put_now(self, message: Any) -> None:
+        """Send a message after those put before, at once if nothing is on its way."""
+        with self._lock:
+            if not self._unwritten and self._write(message):
+                return
+        self.put(message)
+
+    def _write(self, message: Any) -> bool:
+        """Write a message to the pipe if that takes it whole, without waiting; tell whether it did."""
+        data = frame(pickle.dumps(self._frame([message])))
+        if len(data) > select.PIPE_BUF or self._room.poll(0) != [(self._fd, select.POLLOUT)]:
+            return False
+        try:
+            os.write(self._fd, data)
+        except OSError:
+            return False
+        return True
 
     def _take(self) -> bytes:
         with self._lock:
             gathered, self._gathered = self._gathered, []
             self._token_put = False
-        return marshal.dumps((self._floor(), m.pack(gathered)))
+        return self._frame(gathered)
+
+    def _frame(self, messages: list[Any]) -> bytes:
+        return marshal.dumps((self._floor(), m.pack(messages)))
+
+    def _written(self) -> None:
+        with self._lock:
+            self._unwritten -= 1
 
     def close(self) -> None:
         """Let go of the queue; what is not written by now never will be."""

@@ -2,7 +2,7 @@
 
 ::
 
-    dispatcher ──pipe: Publish, Republish──▶ publisher thread ─▶ VersionedNamespace
+    dispatcher ──pipe: Publish, Republish──▶ a thread ─▶ VersionedNamespace
     user's process ◀──BaseManager proxy: read, names, export──── (a Manager object)
 
 Reads name the version they want and wait until it is published, so that whoever has seen an event end also
@@ -40,6 +40,7 @@ class PublishedNamespace:
     def __init__(self, list_merge: str) -> None:
         self._namespace = VersionedNamespace(list_merge)
         self._changed = threading.Condition()
+        self._following: threading.Thread | None = None
 
     def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
         """Return the chains of those names (``None``: of all) that had a value at ``version``.
@@ -62,12 +63,22 @@ class PublishedNamespace:
             self._await(version)
             return self._namespace.dump()
 
+    def settle(self) -> tuple[int, dict[str, Chain]]:
+        """Return the latest version and all chains, once all that was published before has been read."""
+        following = self._following
+        if following is not None:
+            following.join(READ_TIME)
+        with self._changed:
+            version = self._namespace.version
+            return version, self._namespace.read_many(None, version)
+
     def _await(self, version: int) -> None:
         self._changed.wait_for(lambda: self._namespace.version >= version, READ_TIME)
 
     def follow(self, fd: int) -> None:
         """Take in what the dispatcher publishes, in a thread, until it closes its end."""
-        threading.Thread(target=self._follow, args=(fd,), daemon=True).start()
+        self._following = threading.Thread(target=self._follow, args=(fd,), daemon=True)
+        self._following.start()
 
     def _follow(self, fd: int) -> None:
         reader = FrameReader(fd)
@@ -106,12 +117,12 @@ def manager_main(parent: int, fds: dict[str, int]) -> None:
     address, authkey, list_merge = _receive_setup(control)
     published = PublishedNamespace(list_merge)
     NamespaceManager.register(
-        "published", callable=lambda: published, exposed=("read", "names", "dump")
+        "published", callable=lambda: published, exposed=("read", "names", "dump", "settle")
     )
     server = NamespaceManager(address, authkey).get_server()
     published.follow(fds["publisher"])
     control.sendall(b"R")
-    threading.Thread(target=_serve_control, args=(control, address), daemon=True).start()
+    threading.Thread(target=_serve_control, args=(control, address, published), daemon=True).start()
     sentinel = open_sentinel(parent)
     if sentinel is not None:
         threading.Thread(target=_end_with, args=(sentinel,), daemon=True).start()
@@ -127,10 +138,15 @@ def _receive_setup(control: socket.socket) -> tuple[str, bytes, str]:
     raise SystemExit(0)
 
 
-def _serve_control(control: socket.socket, address: str) -> None:
-    """End the process when the user's process closes the socket."""
+def _serve_control(control: socket.socket, address: str, published: PublishedNamespace) -> None:
+    """Follow the dispatchers that the user's process names; end the process when that closes the socket."""
     with contextlib.suppress(ConnectionError):
-        control.recv(1)
+        while True:
+            data, fds, _, _ = socket.recv_fds(control, 1, 1)
+            if not data:
+                break
+            for fd in fds:
+                published.follow(fd)
     if not address.startswith("\0"):
         Path(address).unlink(missing_ok=True)
     os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import socket
@@ -74,6 +75,18 @@ class GlobalsReader:
         return copy.names(version if exact else copy.version)
 
 
+    def settle(self) -> tuple[int, dict[str, Chain]]:
+        """Return the latest version and all chains, once the Manager has all that a dead dispatcher published.
+
+        Raises:
+            EngineLost: the Manager is gone, and with it the globals.
+        """
+        manager = self._manager
+        if manager is None:
+            return 0, {}
+        latest: tuple[int, dict[str, Chain]] = self._call(manager, "settle")
+        return latest
+
     def _call(self, manager: ManagerProcess, method: str, *args: Any) -> Any:
         try:
             return manager.call(method, *args)
@@ -106,6 +119,14 @@ class ManagerProcess:
         self._lock = threading.Lock()
         self._object = ""
         self._idle: list[Connection] = []
+
+    def follow_another(self) -> int:
+        """Have it follow another dispatcher; return the end of the pipe that is for that."""
+        publisher, publishing = os.pipe()
+        with contextlib.suppress(OSError):  # it is gone: whoever reads from it will see that
+            socket.send_fds(self._control, [b"P"], [publisher])
+        os.close(publisher)
+        return publishing
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the :class:`~rigger_mp.engine.manager.PublishedNamespace`.

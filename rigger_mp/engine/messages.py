@@ -186,7 +186,8 @@ class Job(NamedTuple):
     ``stages`` holds function ids by stage. ``arguments`` and ``updates`` are the event's local namespace.
     ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
-    ``commit`` says that the host applies the updates of globals to its replica stage by stage. ``kept`` is the
+    ``commit`` says that the host applies the updates of globals to its replica stage by stage.
+    ``token`` is that of the event, to be marked as started; 0: it is not marked. ``kept`` is the
     ``(key, attempt)`` of a job that the spool keeps.
     """
 
@@ -202,6 +203,7 @@ class Job(NamedTuple):
     commit: bool
     squash: bool
     depth: int
+    token: int = 0
     kept: tuple[int, int] | None = None
 
 

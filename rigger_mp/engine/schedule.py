@@ -42,6 +42,8 @@ from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
+_NO_ACTORS: frozenset[str] = frozenset()
+
 
 class Scheduler:
     """Decides what runs next, where.
@@ -62,8 +64,11 @@ class Scheduler:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
         commits: for the Manager, likewise.
+        written: the tokens of assignments that are among those commits; likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
+        nested: nested events that have not ended.
+        background: background handlers that have not ended.
         handed: what events want kept; whoever tells of their being kept takes them out.
         changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
@@ -95,6 +100,7 @@ class Scheduler:
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
+        self.written: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
         self.handed: list[Handover[Activity]] = []
         self.changes: list[Change] = []
@@ -103,8 +109,9 @@ class Scheduler:
         self._deferred: list[m.CommitEntry] = []
         self._running = 0
         self._ordered_running = 0
-        self._background = 0
+        self.background = 0
         self._nested_waiting = 0
+        self.nested = 0
         self._chain: int | None = None
         self._job = 0
 
@@ -123,6 +130,7 @@ class Scheduler:
             detail = f"{self._nested_waiting} nested events are waiting; queue_size is {self.queue_size}"
             return self.outcomes.refuse(event.hook, "QueueFull", detail)
         self._nested_waiting += 1
+        self.nested += 1
         plan = self.registry.plan(event.hook)
         self._accept(Activity(Kind.EVENT, 0, plan, event.arguments, depth=event.depth, nested=True))
         return None
@@ -202,7 +210,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether everything accepted has ended, background handlers included."""
-        return not (self._waiting or self._running or self._background)
+        return not (self._waiting or self._running or self.background)
 
     @property
     def waiting(self) -> int:
@@ -254,7 +262,8 @@ class Scheduler:
             if self._chain is None and event.fused and not plan.background and plan.stages:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
-            event.tickets = self._turns.draw(event, plan.actors)
+            if plan.actors:
+                event.tickets = self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
                 event.pinned = self.log.pin(plan.reads)
         self._next_step(event)
@@ -275,9 +284,12 @@ class Scheduler:
         if event.step >= len(steps):
             self._end(event, m.OK)
             return
-        event.results = {}
         tasks = self._tasks(event, steps[event.step])
         event.unfinished = len(tasks)
+        if event.fused:
+            self._turns.queue(tasks[0])
+            return
+        event.results.clear()
         if not self.threaded:
             event.postponed = deque(tasks[1:])
             tasks = tasks[:1]
@@ -294,7 +306,9 @@ class Scheduler:
         return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
-        actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
+        actors = _NO_ACTORS
+        if activity.tickets:
+            actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
         return Task(activity, stages, home, actors, self.table.estimate(stages))
 
     def _task_done(self, task: Task, results: Results) -> None:
@@ -350,6 +364,7 @@ class Scheduler:
         if activity.overlay and status in (m.OK, m.FAILED):
             self._commit(activity.overlay)
         self._turns.give_up(activity)
+        self.nested -= activity.nested
         self._running -= 1
         self._ordered_running -= activity.ordered
         self.outcomes.report(activity, status, failures, detail, self.log.version)
@@ -374,6 +389,7 @@ class Scheduler:
         if write.clear:
             groups = ((dump_deletions(self.log.namespace),), *groups)
         self._commit(groups)
+        self.written.append(write.token)
         self._end(write, m.OK)
 
     # -- background --------------------------------------------------------------------------------------
@@ -414,7 +430,7 @@ class Scheduler:
 
     def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
-        self._background += 1
+        self.background += 1
         self._turns.queue(Task(child, stages, ARCHIVE, actors, self.table.estimate(stages)))
 
     def resume(self, job: KeptJob) -> None:
@@ -444,7 +460,7 @@ class Scheduler:
             self.slots[ARCHIVE].held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
-        self._background -= 1
+        self.background -= 1
         (result,) = results[0]
         if task.activity.key:
             self.changes.append(_ending_of(task.activity, result[2]))
@@ -499,6 +515,7 @@ class Scheduler:
         return m.Job(
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
+            activity.token if activity.kind is Kind.EVENT else 0,
             (activity.key, activity.retries) if activity.key else None,
         )  # fmt: skip
 
@@ -530,7 +547,7 @@ class Scheduler:
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
-            self._background -= 1
+            self.background -= 1
             if activity.key:
                 self.changes.append(Died(activity.key, activity.retries, detail, ""))
             self.outcomes.lose_background(task, status, detail)

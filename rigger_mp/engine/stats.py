@@ -8,16 +8,17 @@ from typing import Any
 import psutil
 
 
-def complete_stats(stats: dict[str, Any], pids: dict[str, int]) -> dict[str, Any]:
+def complete_stats(stats: dict[str, Any], pids: dict[str, int], restarts: int) -> dict[str, Any]:
     """Return the dispatcher's statistics with every process measured.
 
     Args:
         stats: what the dispatcher answered.
         pids: the process ids of dispatcher and Manager.
+        restarts: how often the dispatcher was replaced.
     """
     rows = [
         {"role": "main", "name": "main", "pid": os.getpid()},
-        {"role": "dispatcher", "name": "dispatcher", "pid": pids["dispatcher"]},
+        {"role": "dispatcher", "name": "dispatcher", "pid": pids["dispatcher"], "restarts": restarts},
         {"role": "manager", "name": "manager", "pid": pids["manager"]},
         *stats["processes"],
     ]

@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
-from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.job_marks import JobMarks
+from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.worker import worker_main
 
@@ -33,7 +35,6 @@ class Seat:
     """A slot, the process that fills it, and what a new process has to be told.
 
     Attributes:
-        main: what its processes run, with their socket and journal.
         instances: ``(ident, setup)`` of the instances that live here.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
@@ -41,13 +42,14 @@ class Seat:
         retiring: the present process is being ended, because it has run enough jobs.
         jobs: how many jobs the present process has done; ``past_jobs``: those before it.
         restarts: how often a process of this seat was replaced.
+        row: of the present process, in the marks; ``nested``: how many nested events it has fired.
         starts_failed: when processes died, one after another, before they had made their instances, by
             ``time.monotonic``.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
     slot: Slot
     name: str
-    main: Callable[[int, Journal], None]
     instances: list[tuple[str, bytes]] = field(default_factory=list)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
@@ -60,6 +62,9 @@ class Seat:
     restarts: int = 0
     starts_failed: deque[float] = field(default_factory=deque)
     past_jobs: int = 0
+    job_marks: JobMarks | None = None
+    row: int = ROWS
+    nested: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +83,53 @@ class Supervisor:
     Args:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
         limits: limits on processes.
+        marks: the memory that outlives this process.
         watch: called with a seat once it has a new process, for its descriptors to be watched.
         unwatch: called with a seat before the descriptors of its process are closed.
+
+    Attributes:
+        seats: by the number of their slot.
+        limits: limits on processes.
+        may_retire: whether a process may have to be ended between two jobs.
+        nested_received: how many nested events have come from processes that have a row in the marks.
     """
 
     def __init__(
         self,
         settings: bytes,
         limits: Limits,
+        marks: Marks,
         watch: Callable[[Seat], None],
         unwatch: Callable[[Seat], None],
     ) -> None:
         self.seats: dict[int, Seat] = {}
         self._settings = settings
-        self._limits = limits
+        self.limits = limits
+        self._marks = marks
+        self._rows = list(range(ROWS))
+        self._received = [0] * ROWS
         self._watch = watch
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
+        self.nested_received = 0
+        self.may_retire = limits.max_tasks_per_child is not None
 
     def add(
-        self, slot: Slot, instances: Iterable[tuple[str, bytes]], main: Callable[[int, Journal], None] = worker_main
+        self, slot: Slot, instances: Iterable[tuple[str, bytes]], job_marks: JobMarks | None = None
     ) -> Seat:
         """Add a slot and start its first process."""
         name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
-        seat = Seat(slot, name, main, list(instances))
+        seat = Seat(slot, name, list(instances), job_marks=job_marks)
         self.seats[slot.number] = seat
         self.start(seat)
         return seat
 
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
-        seat.process = WorkerProcess(seat.name, seat.main)
+        seat.row = self._rows.pop() if self._rows else ROWS
+        main = partial(worker_main, marks=self._marks, row=seat.row, job_marks=seat.job_marks)
+        seat.process = WorkerProcess(seat.name, main)
+        self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = FrameReader(seat.process.socket.fileno())
         seat.writer = FrameWriter(seat.process.socket.fileno())
         seat.hosted = seat.worn = seat.retiring = False
@@ -156,10 +177,24 @@ class Supervisor:
         self._unwatch(seat)
         process.kill()  # what its hooks started, and itself where only its socket is closed
         process.reap()
+        self._free_row(seat)
         seat.process = seat.reader = seat.writer = None
         seat.past_jobs += seat.jobs
         seat.restarts += 1
         return f"{seat.name} (pid {process.pid}) {process.describe_end()}"
+
+    def count_nested(self, seat: Seat) -> None:
+        """Note that a nested event has come from the process of a seat."""
+        if seat.row < ROWS:
+            seat.nested += 1
+            self.nested_received += 1
+
+    def _free_row(self, seat: Seat) -> None:
+        if seat.row < ROWS:
+            self._received[seat.row] += seat.nested
+            self._marks.remove_process(seat.row, self._received[seat.row])
+            self._rows.append(seat.row)
+        seat.nested = 0
 
     def may_restart(self, seat: Seat, ended_while_starting: bool) -> bool:
         """Tell whether a seat gets another process: not if too many could not even make their instances."""
@@ -167,9 +202,9 @@ class Supervisor:
             return True
         now = time.monotonic()
         seat.starts_failed.append(now)
-        while seat.starts_failed and seat.starts_failed[0] < now - self._limits.restart_period:
+        while seat.starts_failed and seat.starts_failed[0] < now - self.limits.restart_period:
             seat.starts_failed.popleft()
-        return len(seat.starts_failed) <= self._limits.max_restarts
+        return len(seat.starts_failed) <= self.limits.max_restarts
 
     def overdue(self) -> list[Seat]:
         """Return the seats whose running function has exceeded its time limit."""
@@ -182,14 +217,19 @@ class Supervisor:
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
-        if not self._limits.time_limited:
+        if not self.limits.time_limited:
             return None
         busy = any(seat.slot.outstanding for seat in self.seats.values())
         return LIMIT_CHECK if busy else None
 
+    def wear_out(self, seat: Seat) -> None:
+        """Note that the process of a seat has used enough memory."""
+        seat.worn = True
+        self.may_retire = True
+
     def retire_worn(self) -> None:
         """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
-        most = self._limits.max_tasks_per_child
+        most = self.limits.max_tasks_per_child
         for seat in self.seats.values():
             if seat.hosted and (seat.worn or (most is not None and seat.jobs >= most)):
                 seat.slot.up = False

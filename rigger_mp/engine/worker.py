@@ -21,6 +21,7 @@ from rigger_mp.engine.frames import FrameReader, frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.marks import Marks
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -34,14 +35,20 @@ class Worker:
     Args:
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
-        marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
+        marks: the memory that outlives the dispatcher.
+        row: where it counts the nested events that this process fires.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, fd: int, journal: Journal, marks: JobMarks | None = None) -> None:
+    def __init__(
+        self, fd: int, journal: Journal, marks: Marks, row: int, job_marks: JobMarks | None = None
+    ) -> None:
         self._fd = fd
         self._reader = FrameReader(fd)
         self._journal = journal
         self._marks = marks
+        self._row = row
+        self._job_marks = job_marks
         self._host = PluginHost(self._send_now, journal)
         self._flushed = time.perf_counter()
         self._worn = False
@@ -68,8 +75,10 @@ class Worker:
 
     def _run(self, job: m.Job) -> None:
         self._journal.begin(job.job)
-        if job.kept is not None and self._marks is not None:
-            self._run_kept(job, job.kept, self._marks)
+        if job.token:
+            self._marks.start(job.token)
+        if job.kept is not None and self._job_marks is not None:
+            self._run_kept(job, job.kept, self._job_marks)
         else:
             self._keep(m.pack((self._host.run(job),)))
         self._journal.begin(0)
@@ -90,6 +99,8 @@ class Worker:
             write_all(self._fd, frame(payload))
 
     def _send_now(self, message: Any) -> None:
+        if type(message) is m.Nested:
+            self._marks.fire(self._row)
         self._flush()
         write_all(self._fd, frame(m.pack((message,))))
 
@@ -114,11 +125,11 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: JobMarks | None = None) -> None:
+def worker_main(fd: int, journal: Journal, marks: Marks, row: int, job_marks: JobMarks | None = None) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal, marks).run()
+        Worker(fd, journal, marks, row, job_marks).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here

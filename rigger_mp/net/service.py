@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_arguments
-from rigger_mp.engine.engine import Waiter
+from rigger_mp.engine.pending import Waiter
 from rigger_mp.errors import LimitError, NotRunningError
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker

@@ -1,0 +1,139 @@
+"""Takes what the dispatcher sends: in a thread of its own, or in the thread that waits for it.
+
+::
+
+    dispatcher ──socket──▶ results thread ──▶ futures, callbacks, logs
+                    └────▶ caller of a blocking event, while nothing else is pending
+
+A switch of threads takes as long as one of processes. So when one thread fires one blocking event after
+another, the results thread *stands by*, and the caller reads the socket itself: it looks at what has come
+without taking it, and takes it only if that is the end of its own event, whole and alone. Anything else it leaves
+to the results thread, which from then on reads again. A caller that is interrupted has so taken nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.endings import Ended, Lost
+from rigger_mp.engine.frames import CHUNK, FrameReader, split_frames
+from rigger_mp.engine.pending import Call
+
+STANDBY = 0.005
+"""Seconds after the last event of a caller that reads itself until the results thread reads again."""
+
+
+class Receiver:
+    """See the module.
+
+    Args:
+        deliver: takes a batch of messages; returns whether it was only the outcome of a :class:`Call`.
+        idle: tells whether nothing is pending.
+        gone: called on the results thread when the dispatcher is gone; returns the socket to another one, or
+            ``None`` when that was the last.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        deliver: Callable[[list[Any]], bool],
+        idle: Callable[[], bool],
+        gone: Callable[[], socket.socket | None],
+    ) -> None:
+        self._socket = sock
+        self._deliver = deliver
+        self._idle = idle
+        self._gone = gone
+        self._changed = threading.Condition(threading.Lock())
+        self._standing_by = False
+        self._caller_reads = False
+        self._waits_for_caller = False
+        self._calls_read = 0
+        self.thread = threading.Thread(target=self._run, name="rigger_mp results", daemon=True)
+
+    def start(self) -> None:
+        """Start the results thread."""
+        self.thread.start()
+
+    # -- the results thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        following: socket.socket | None = self._socket
+        while following is not None:
+            self._socket = following
+            self._read_to_end()
+            following = self._gone()
+
+    def _read_to_end(self) -> None:
+        reader = FrameReader(self._socket.fileno())
+        while not reader.eof:
+            alone = False
+            for payload in reader.read():
+                alone = self._deliver(m.unpack(payload))
+            if alone and not reader.buffered:
+                self._stand_by()
+
+    def _stand_by(self) -> None:
+        with self._changed:
+            self._standing_by = True
+            if not self._idle():  # whoever made something pending before that does not know
+                self._standing_by = False
+            while self._standing_by or self._caller_reads:
+                before = self._calls_read
+                self._waits_for_caller = self._caller_reads
+                self._changed.wait(None if self._caller_reads else STANDBY)
+                if before == self._calls_read and not self._caller_reads:
+                    self._standing_by = False
+            self._waits_for_caller = False
+
+    def resume(self) -> None:
+        """Have the results thread read: something is pending that nobody waits for by reading."""
+        if self._standing_by:
+            with self._changed:
+                self._standing_by = False
+                self._changed.notify()
+
+    # -- a caller ----------------------------------------------------------------------------------------
+
+    def wait_for(self, call: Call, token: int) -> Ended | Lost:
+        """Return how an event ended; reads in this thread if the results thread stands by."""
+        if self._standing_by:
+            with self._reading(call) as may_read:
+                if may_read:
+                    self._read_own(token)
+        return call.wait()
+
+    @contextlib.contextmanager
+    def _reading(self, call: Call) -> Iterator[bool]:
+        mine = False
+        try:
+            with self._changed:
+                # It may have ended already, and that be why the results thread stands by.
+                mine = self._standing_by and not self._caller_reads and not call.has_ended
+                self._caller_reads |= mine
+            yield mine
+        finally:
+            if mine:
+                with self._changed:
+                    self._caller_reads = False
+                    self._calls_read += 1
+                    if self._waits_for_caller or not self._standing_by:
+                        self._changed.notify()
+
+    def _read_own(self, token: int) -> None:
+        """Read the outcome of one event, or leave what came to the results thread."""
+        data = self._socket.recv(CHUNK, socket.MSG_PEEK)
+        buffer = bytearray(data)
+        payloads = split_frames(buffer)
+        if len(payloads) == 1 and not buffer:
+            batch = m.unpack(payloads[0])
+            if len(batch) == 1 and type(batch[0]) is m.Outcome and batch[0].token == token:
+                self._deliver(batch)
+                self._socket.recv(len(data))
+                return
+        self._standing_by = False
