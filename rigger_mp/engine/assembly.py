@@ -45,6 +45,7 @@ class Boot:
         spool: the absolute path of the archive's spool, or ``""``.
         synchronous: of the spool.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
+        republish: the Manager does not have these.
     """
 
     workers: int
@@ -63,6 +64,7 @@ class Boot:
     spool: str = ""
     synchronous: str = "normal"
     globals: tuple[int, Any] = (0, None)
+    republish: bool = False
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:

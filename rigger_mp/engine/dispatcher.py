@@ -88,6 +88,8 @@ class Dispatcher:
         self._orphaned = False
         self._floor = 0
         self._published = self._scheduler.log.version
+        if boot.republish:
+            self._republish()
         self._selector.register(peers.owner, READ, self._on_owner)
         if parent_sentinel is not None:
             self._selector.register(parent_sentinel, READ, self._on_orphaned)
@@ -252,8 +254,11 @@ class Dispatcher:
             self._selector.unregister(old.fd)
         os.close(old.fd)
         os.set_blocking(fd, False)
-        log = self._scheduler.log
         self._peers.manager = FrameWriter(fd)
+        self._republish()
+
+    def _republish(self) -> None:
+        log = self._scheduler.log
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version

@@ -177,7 +177,7 @@ class Engine:
                 return False
             globals_, problem = self._recovery.take_globals(self.reader, self._snapshots.latest)
             publishing = self._manager.follow_another()
-            boot = self._recovery.next_boot(self._boot, globals_)
+            boot = self._recovery.next_boot(self._boot, globals_, problem)
             dispatcher = DispatcherProcess(boot, publishing, self._marks, self._snapshots.floor)
             with self._lock:
                 gone, self._dispatcher = self._dispatcher, dispatcher
