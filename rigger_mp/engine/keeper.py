@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rigger_mp.engine.activity import Activity
-from rigger_mp.engine.kept_jobs import Handover
+from rigger_mp.engine.handover import Handover
 from rigger_mp.engine.messages import Log
 from rigger_mp.errors import SpoolError
 
@@ -82,7 +81,7 @@ class Keeper:
         for handover in handed:
             self._scheduler.kept(handover, [next(rest) for _ in handover.jobs])
 
-    def _record_singly(self, handed: list[Handover[Activity]]) -> None:
+    def _record_singly(self, handed: list[Handover]) -> None:
         """Write as much as can be written: nothing fails because of what another event hands over."""
         try:
             self.spool.write((), self._scheduler.changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 import zlib
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from rigger_mp.engine.messages import Group
 from rigger_mp.namespace import Chain
@@ -53,16 +53,6 @@ class NewJob(NamedTuple):
     label: str
     depth: int
     payload: Payload
-
-
-Event = TypeVar("Event")
-
-
-class Handover(NamedTuple, Generic[Event]):
-    """What an event hands over, all or nothing; the event waits until it is kept."""
-
-    event: Event
-    jobs: tuple[NewJob, ...]
 
 
 class KeptJob(NamedTuple):

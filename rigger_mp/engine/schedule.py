@@ -25,17 +25,15 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.kept_jobs import (
-    Change,
-    DamagedPayloadError,
-    Died,
-    Finished,
+from rigger_mp.engine.handover import (
     Handover,
-    Interrupted,
-    KeptJob,
-    NewJob,
-    Payload,
+    UnrunnableError,
+    background_activity,
+    change_at_end,
+    hand_over,
+    revive,
 )
+from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
 from rigger_mp.engine.losses import failures_of, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
@@ -102,7 +100,7 @@ class Scheduler:
         self.commits: list[m.CommitEntry] = []
         self.written: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
-        self.handed: list[Handover[Activity]] = []
+        self.handed: list[Handover] = []
         self.changes: list[Change] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
@@ -396,37 +394,29 @@ class Scheduler:
 
     def _hand_over(self, event: Activity) -> None:
         event.handed = True
-        payload = Payload(event.arguments, event.updates, event.overlay, self.log.pin(event.plan.background_reads))
-        functions = event.plan.background
-        jobs = tuple(NewJob(event.plan.hook, f.id, f.label, event.depth, payload) for f in functions)
-        handover = Handover(event, jobs)
+        handover = hand_over(event, self.log.pin(event.plan.background_reads))
         if self.durable:
             self.handed.append(handover)
         else:
-            self._queue_handed(handover, [0] * len(jobs))
+            self._queue_handed(handover, [0] * len(handover.jobs))
 
-    def kept(self, handover: Handover[Activity], keys: Iterable[int]) -> None:
+    def kept(self, handover: Handover, keys: Iterable[int]) -> None:
         """Note that the spool keeps what an event handed over, by these keys; the event goes on."""
         self._queue_handed(handover, keys)
         self._next_step(handover.event)
 
-    def not_kept(self, handover: Handover[Activity], detail: str) -> None:
+    def not_kept(self, handover: Handover, detail: str) -> None:
         """Note that the spool cannot keep what an event handed over: it is not run, and the event ends."""
         self._end(handover.event, m.NOT_KEPT, detail=detail)
 
-    def _queue_handed(self, handover: Handover[Activity], keys: Iterable[int]) -> None:
+    def _queue_handed(self, handover: Handover, keys: Iterable[int]) -> None:
         event = handover.event
         for function, job, key in zip(event.plan.background, handover.jobs, keys, strict=True):
-            child = self._background_activity(event.plan, job.payload, event.depth, key)
+            child = background_activity(event.plan, job.payload, event.depth, key)
             actors = frozenset((function.actor,)) & event.tickets
             if actors:
                 self._turns.transfer(event, child, actors)
             self._queue_background(child, function, actors)
-
-    def _background_activity(self, plan: Plan, payload: Payload, depth: int, key: int) -> Activity:
-        child = Activity(Kind.BACKGROUND, 0, plan, payload.arguments, depth=depth, ordered=False, key=key)
-        child.updates, child.overlay, child.pinned = payload.updates, payload.overlay, payload.pinned
-        return child
 
     def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
@@ -435,24 +425,14 @@ class Scheduler:
 
     def resume(self, job: KeptJob) -> None:
         """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""
-        plan = self.registry.plan(job.hook)
-        function = next((f for f in plan.background if f.id == job.function), None)
-        if function is None:
-            return self._abandon(job, "PluginError", f"{job.label} is not there to be run in the background any more")
-        if job.attempts > function.max_retries:
-            detail = f"it was running when its process was killed (attempts: {job.attempts}; max_retries is "
-            return self._abandon(job, "EngineLost", f"{detail}{function.max_retries})")
         try:
-            payload = Payload.load(job.payload)
-        except DamagedPayloadError:
-            return self._abandon(job, "SpoolError", "its arguments are damaged in the spool")
-        child = self._background_activity(plan, payload, job.depth, job.key)
-        child.retries = job.attempts
-        return self._queue_background(child, function)
-
-    def _abandon(self, job: KeptJob, type_name: str, reason: str) -> None:
-        self.changes.append(Died(job.key, job.attempts, reason, ""))
-        self.outcomes.squashed(job.hook, (loss_record(job.label, type_name, reason, stage="background"),))
+            child, function = revive(job, self.registry.plan(job.hook))
+        except UnrunnableError as problem:
+            self.changes.append(Died(job.key, job.attempts, str(problem), ""))
+            record = loss_record(job.label, problem.type_name, str(problem), stage="background")
+            self.outcomes.squashed(job.hook, (record,))
+        else:
+            self._queue_background(child, function)
 
     def hold_archive(self, held: bool) -> None:
         """Send the archive no more jobs, or do so again: what becomes of them could not be written down."""
@@ -463,7 +443,7 @@ class Scheduler:
         self.background -= 1
         (result,) = results[0]
         if task.activity.key:
-            self.changes.append(_ending_of(task.activity, result[2]))
+            self.changes.append(change_at_end(task.activity, result[2]))
         if result[2] is not None:
             self.outcomes.squashed(task.activity.plan.hook, (result[2],))
         elif result[1]:
@@ -558,10 +538,3 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
-
-
-def _ending_of(job: Activity, failure: tuple[Any, ...] | None) -> Change:
-    if failure is None:
-        return Finished(job.key)
-    record = m.FailureRecord._make(failure)
-    return Died(job.key, job.retries + 1, f"{record.type_name}: {record.message}", record.traceback)
