@@ -27,7 +27,6 @@ from pathlib import Path
 from rigger_mp.engine import spool_file
 from rigger_mp.engine.job_marks import DONE, FAILED, JobMarks
 from rigger_mp.engine.kept_jobs import Change, Died, Finished, Interrupted, KeptJob, NewJob
-from rigger_mp.errors import SpoolError
 
 _COLUMNS = "id, hook, function, label, depth, queued_at, attempts, payload"
 _TRACEBACK_LOST = "it failed; its traceback was lost, because the engine was killed at that moment"
@@ -81,11 +80,7 @@ class Spool:
         return database
 
     def _open_marks(self, engine: int) -> JobMarks:
-        companion = spool_file.companion(self.path)
-        try:
-            marks = JobMarks(companion, spool_file.identity_of(self._database))
-        except OSError as error:
-            raise SpoolError(f"archive.spool: {companion}: {error.strerror}; make room on the disk") from error
+        marks = JobMarks(spool_file.companion(self.path), spool_file.identity_of(self._database))
         marks.hold(engine, os.getpid())
         return marks
 

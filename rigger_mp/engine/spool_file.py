@@ -91,11 +91,13 @@ def _check_database(path: Path, database: sqlite3.Connection) -> bool:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ones that say what to do."""
+    """Turn errors of SQLite and of the system into ones that say what to do."""
     try:
         yield
     except sqlite3.Error as error:
         raise explain(path, error) from error
+    except OSError as error:
+        raise SpoolError(f"archive.spool: {error.filename or path}: {error.strerror}") from error
 
 
 def explain(path: Path, error: sqlite3.Error) -> SpoolError:
@@ -128,10 +130,8 @@ def lock(path: Path) -> int:
     Raises:
         SpoolError: another engine uses the spool, or the lock cannot be had.
     """
-    try:
+    with explained(path):
         fd = os.open(companion(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SpoolError(f"archive.spool: {companion(path)}: {error.strerror}") from error
     if _try_lock(fd):
         return fd
     engine, dispatcher = read_holder(companion(path))
