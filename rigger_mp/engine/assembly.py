@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,10 +120,10 @@ class Assembly:
 
     # -- starting ----------------------------------------------------------------------------------------
 
-    def keep(self, spool: Spool, start: Callable[[int], None]) -> Keeper:
-        """Have background jobs kept in a spool; ``start`` notes that the event of a token has started."""
+    def keep(self, spool: Spool) -> Keeper:
+        """Have background jobs kept in a spool."""
         self.scheduler.durable = True
-        self.keeper = Keeper(spool, self.scheduler, start)
+        self.keeper = Keeper(spool, self.scheduler)
         return self.keeper
 
     def start_workers(self) -> None:

@@ -79,7 +79,7 @@ class Dispatcher:
         self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
-        self._keeper = None if spool is None else self._assembly.keep(spool, marks.start)
+        self._keeper = None if spool is None else self._assembly.keep(spool)
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
@@ -160,6 +160,7 @@ class Dispatcher:
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
+        self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
@@ -168,16 +169,20 @@ class Dispatcher:
             return self._scheduler.next_jobs()
         jobs: list[tuple[Slot, m.Job]] = []
         while True:
+            self._mark_begun()
             self._keeper.record()
             jobs += self._scheduler.next_jobs()
             if not self._keeper.due:
                 return jobs
 
+    def _mark_begun(self) -> None:
+        for token in self._scheduler.begun:
+            self._marks.start(token)
+        self._scheduler.begun.clear()
+
     def _publish(self) -> None:
         commits = self._scheduler.commits
-        for token in self._scheduler.written:
-            self._marks.start(token)
-        self._scheduler.written.clear()
+        self._mark_begun()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)

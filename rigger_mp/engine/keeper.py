@@ -11,7 +11,6 @@ of them: the marks have room for a limited number that the spool does not know o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rigger_mp.engine.handover import Handover
@@ -32,18 +31,16 @@ class Keeper:
     Args:
         spool: the spool.
         scheduler: the scheduler.
-        start: notes that the event of a token has started, so that it is not sent again.
 
     Attributes:
         spool: the spool.
         waiting: something could not be written and has to be tried again.
     """
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, start: Callable[[int], None]) -> None:
+    def __init__(self, spool: Spool, scheduler: Scheduler) -> None:
         self.spool = spool
         self.waiting = False
         self._scheduler = scheduler
-        self._start = start
 
     def resume(self) -> None:
         """Queue what the spool kept from before."""
@@ -67,9 +64,6 @@ class Keeper:
         self._scheduler.handed.clear()
         if not (handed or changes):
             return
-        for handover in handed:
-            if handover.event.token:
-                self._start(handover.event.token)
         try:
             keys = self.spool.write([job for handover in handed for job in handover.jobs], changes)
         except SpoolError:

@@ -62,7 +62,8 @@ class Scheduler:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
         commits: for the Manager, likewise.
-        written: the tokens of assignments that are among those commits; likewise.
+        begun: the tokens of what takes effect before a worker can mark it as started: assignments among those
+            commits, and events whose background handlers are handed over; likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
         nested: nested events that have not ended.
@@ -98,7 +99,7 @@ class Scheduler:
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
-        self.written: list[int] = []
+        self.begun: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
         self.handed: list[Handover] = []
         self.changes: list[Change] = []
@@ -387,13 +388,15 @@ class Scheduler:
         if write.clear:
             groups = ((dump_deletions(self.log.namespace),), *groups)
         self._commit(groups)
-        self.written.append(write.token)
+        self.begun.append(write.token)
         self._end(write, m.OK)
 
     # -- background --------------------------------------------------------------------------------------
 
     def _hand_over(self, event: Activity) -> None:
         event.handed = True
+        if event.token:
+            self.begun.append(event.token)
         handover = hand_over(event, self.log.pin(event.plan.background_reads))
         if self.durable:
             self.handed.append(handover)

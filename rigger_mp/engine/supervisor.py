@@ -207,13 +207,19 @@ class Supervisor:
         return len(seat.starts_failed) <= self.limits.max_restarts
 
     def overdue(self) -> list[Seat]:
-        """Return the seats whose running function has exceeded its time limit."""
+        """Return the seats whose running function has exceeded its time limit; their processes are halted."""
         now = time.monotonic()
-        return [
-            seat
-            for seat in self.seats.values()
-            if seat.process is not None and 0 < seat.process.journal.deadline < now
-        ]
+        return [seat for seat in self.seats.values() if _is_late(seat, now) and self._catch(seat, now)]
+
+    def _catch(self, seat: Seat, now: float) -> bool:
+        """Halt the process of a seat if it still runs what is late: the next job must not be blamed."""
+        assert seat.process is not None
+        if not seat.process.halt():
+            return False
+        if _is_late(seat, now):
+            return True
+        seat.process.resume()
+        return False
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
@@ -249,3 +255,7 @@ class Supervisor:
                 seat.process = seat.reader = seat.writer = None
         for process in processes:
             process.end(deadline)
+
+
+def _is_late(seat: Seat, now: float) -> bool:
+    return seat.process is not None and 0 < seat.process.journal.deadline < now
