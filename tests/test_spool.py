@@ -104,12 +104,12 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(retried=st.booleans())
     def decide(self, retried: bool) -> None:
+        self.kill_everything()  # the commands run between two engines
         keys = list(self.dead)
         assert (self.spool.retry if retried else self.spool.drop)([*keys, 10**6]) == keys
         if retried:
             self.jobs.update(dict.fromkeys(keys, 0))
         self.dead.clear()
-        # JobMarks of an earlier life must not speak of a new one: the commands run between two engines.
         self.kill_everything()
 
     def _compare(self) -> None:
@@ -120,9 +120,9 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "spool"):
-            self.kill_everything()
-            self.spool.close()
-            self.directory.cleanup()
+            with self.directory:
+                self.kill_everything()
+                self.spool.close()
 
 
 SpoolMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)

@@ -178,6 +178,8 @@ class Spool:
     def retry(self, keys: Iterable[int]) -> list[int]:
         """Make dead letters jobs again, whose attempts are counted anew; return those there were.
 
+        To be called before anything runs: there must be no marks of their earlier attempts.
+
         Raises:
             SpoolError: the database cannot be written; it is as it was.
         """
