@@ -12,12 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rigger_mp.config import Settings, check_mapping, read_yaml
+from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
 from rigger_mp.discovery import find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.messages import Output
+from rigger_mp.engine.output import write_output
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -34,6 +36,7 @@ from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
+    from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -80,6 +83,7 @@ class Rigger:
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
         self._spool = ""
+        self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -127,6 +131,8 @@ class Rigger:
         finally:
             if self._server is not None:
                 self._server.close()
+            if self._store is not None:
+                self._store.close()
         atexit.unregister(self._stop_at_exit)
         self._tell_kept()
 
@@ -205,6 +211,7 @@ class Rigger:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
+            configure_logging(settings.logging)
             found = find_instances(self.config, self.plugins, self._base)
             self._report(found.problems, settings)
             self._instances = {ident: InstanceHandle(self, ident, data) for ident, data in self._entries().items()}
@@ -214,8 +221,10 @@ class Rigger:
         config = self._encoded_config()
         boot = build_boot(settings, instances, config, self.squash_exceptions, self._base)
         self._spool = boot.spool
-        listener = Listener(self._on_failure, self.log_message)
-        self._engine = Engine(boot, ("M", (config,)), listener)
+        listener = Listener(self._on_failure, self.log_message, self.handle_output)
+        self._store = self._open_store(settings)
+        marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
+        self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -482,6 +491,18 @@ class Rigger:
         """Say something to the user; override it. The default prints."""
         print(message)
 
+    def handle_output(self, output: Output) -> None:
+        """Handle what a hook printed; override it. The default writes it to the stream of the same name here.
+
+        Log records of hooks go to the loggers of this process, with ``hook``, ``plugin``, ``event`` and
+        ``worker_pid`` as attributes.
+
+        Args:
+            output: its ``text`` and ``stream`` (``stdout``, ``stderr``), and the ``hook``, ``plugin``, ``event``
+                and ``pid`` that it comes from.
+        """
+        write_output(output)
+
     def _on_failure(self, error: BaseException) -> None:
         self.handle_failure((type(error), error, error.__traceback__))
 
@@ -517,13 +538,25 @@ class Rigger:
         from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
         from rigger_mp.net.service import Backend  # noqa: PLC0415
 
-        backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
+        backend = Backend(
+            self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message, self._store
+        )
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
-    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def _try_submit(
+        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None
+    ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter)
+        return self._running().try_submit(hook, arguments, waiter, note)
+
+    def _open_store(self, settings: Settings) -> EventStore | None:
+        path = self.config.get("server_store")
+        if not (settings.server_enabled and path):
+            return None
+        from rigger_mp.net.event_store import EventStore  # noqa: PLC0415 - only where it is enabled
+
+        return EventStore(Path(path), settings.queue_size)
 
     @property
     def server_address(self) -> tuple[str, int] | None:

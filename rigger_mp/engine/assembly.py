@@ -44,6 +44,7 @@ class Boot:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
         spool: the absolute path of the archive's spool, or ``""``.
         synchronous: of the spool.
+        max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
     """
@@ -63,6 +64,7 @@ class Boot:
     archive_retries: int = 0
     spool: str = ""
     synchronous: str = "normal"
+    max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False
 

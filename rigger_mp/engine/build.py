@@ -12,6 +12,7 @@ from rigger_mp.config import Settings
 from rigger_mp.engine.assembly import Boot, InstancePlan
 from rigger_mp.engine.callables import describe_callable
 from rigger_mp.engine.host import HostSettings
+from rigger_mp.engine.output import log_levels
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.engine.supervisor import Limits
 
@@ -49,6 +50,7 @@ def build_boot(
         archive_retries=settings.archive.get("max_retries", settings.max_retries),
         spool=os.fspath(spool_path(settings, base) or ""),
         synchronous=settings.archive.get("synchronous", "normal"),
+        max_output=settings.max_output,
     )
 
 
@@ -81,6 +83,7 @@ def _host_settings(settings: Settings, config: bytes) -> HostSettings:
         settings.time_limit,
         _by_hook(settings, "time_limit"),
         settings.max_memory_per_child,
+        log_levels(),
     )
 
 

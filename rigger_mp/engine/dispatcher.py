@@ -87,6 +87,8 @@ class Dispatcher:
         self._listening = False
         self._orphaned = False
         self._floor = 0
+        self._max_output = boot.max_output
+        self._output_waiting = self._output_dropped = 0
         self._published = self._scheduler.log.version
         if boot.republish:
             self._republish()
@@ -99,6 +101,7 @@ class Dispatcher:
     def run(self) -> None:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
+        self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
             for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
@@ -110,6 +113,7 @@ class Dispatcher:
             return
         self._supervisor.stop()
         self._send_last()
+        self._await_release()
 
     def _next_check(self) -> float | None:
         seconds = self._supervisor.next_check()
@@ -284,6 +288,13 @@ class Dispatcher:
             self._peers.outcomes.write(m.pack(self._outbox))
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
 
+    def _await_release(self) -> None:
+        """Have the globals for another Manager, until the user's process has a copy of them."""
+        while not self._orphaned:
+            for key, mask in self._selector.select():
+                key.data(mask)
+            self._watch_writers()
+
     # -- workers -----------------------------------------------------------------------------------------
 
     def _watch(self, seat: Seat) -> None:
@@ -311,8 +322,18 @@ class Dispatcher:
             if seat.reader.eof:
                 self._on_end(seat, process)
 
+    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
+        try:
+            return m.unpack(payload)
+        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+            assert seat.process is not None
+            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
+            self._outbox.append(m.Log(text))
+            seat.process.kill()
+            return []
+
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in m.unpack(payload):
+        for message in self._unpack_from(seat, payload):
             match message:
                 case m.Done():
                     seat.jobs += 1
@@ -322,10 +343,26 @@ class Dispatcher:
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
+                case m.Output() | m.Record():
+                    self._forward(message, len(payload))
                 case m.Worn():
                     self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
+
+    def _forward(self, message: Any, size: int) -> None:
+        """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
+        if not self._peers.outcomes.blocked:
+            self._output_waiting = 0
+            if self._output_dropped:
+                text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
+                self._outbox.append(m.Log(text))
+                self._output_dropped = 0
+        self._output_waiting += size
+        if self._output_waiting <= self._max_output:
+            self._outbox.append(message)
+        else:
+            self._output_dropped += 1
 
     def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
         if seat.process is not process:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rigger_mp import errors
-from rigger_mp.encoding import Encoded
+from rigger_mp.encoding import PLAIN, Encoded, load_names
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
@@ -19,6 +20,8 @@ _LOSSES: dict[int, type[RiggerError]] = {
     m.ENGINE_LOST: EngineLost,
     m.NOT_KEPT: SpoolError,
 }
+
+_ABSENT = object()
 
 
 class Ended:
@@ -60,6 +63,20 @@ class Ended:
     def succeeded(self) -> bool:
         """Whether :meth:`open` returns a result; asking runs no user code."""
         return self._outcome.status == m.OK
+
+    def plain_values(self, names: Iterable[str]) -> dict[str, Any] | None:
+        """Return the values of those names where all are local and plain: then no user code runs in reading them.
+
+        ``None`` if they are not, or the event did not succeed.
+        """
+        if self._outcome.status != m.OK:
+            return None
+        local = load_names(self._arguments)
+        for group in self._outcome.updates:
+            for update in group:
+                local |= load_names(update)
+        values = {name: local.get(name, _ABSENT) for name in names}
+        return values if all(type(value) in PLAIN for value in values.values()) else None
 
     @property
     def size(self) -> int:

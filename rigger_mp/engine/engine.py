@@ -30,6 +30,7 @@ from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -48,10 +49,12 @@ class Listener:
     Attributes:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
+        printed: gets what hooks printed.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
+    printed: Callable[[m.Output], None]
 
 
 class Engine:
@@ -61,6 +64,8 @@ class Engine:
         boot: what it consists of.
         config: the configuration, encoded, for results.
         listener: see :class:`Listener`.
+        marks_fd: the file for the :class:`~rigger_mp.engine.marks.Marks` where it is to outlive the engine;
+            closed with it. ``None``: it is not.
 
     Attributes:
         reader: reads the global namespace, also after the engine has stopped.
@@ -70,12 +75,12 @@ class Engine:
         StartError: a process ended before the engine was ready.
     """
 
-    def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
+    def __init__(self, boot: Boot, config: Encoded, listener: Listener, marks_fd: int | None = None) -> None:
         self._owner_pid = os.getpid()
         self._boot = boot
         self._config = config
         self._listener = listener
-        self._marks = Marks(boot.queue_size)
+        self._marks = Marks(boot.queue_size, marks_fd)
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
@@ -226,8 +231,12 @@ class Engine:
             self._dispatcher.ingress.put_now(event)
         return self._receiver.wait_for(call, event.token)
 
-    def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def try_submit(
+        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None = None
+    ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
+
+        ``note`` gets the event's token before it can start; it must not raise.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -236,7 +245,13 @@ class Engine:
             self._check_running()
             if self._pending.full:
                 return False
-            self._put(lambda token: m.Event(token, hook, arguments), waiter)
+
+            def make(token: int) -> m.Event:
+                if note is not None:
+                    note(token)
+                return m.Event(token, hook, arguments)
+
+            self._put(make, waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -383,20 +398,27 @@ class Engine:
                     self._tell_failed(exception_of(message.hook, fields))
             case m.Log():
                 self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
             case m.ManagerLost():
                 self._replace_manager(self._manager)
-            case m.Refused():
-                self._refusal = message.detail
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
-                self._finished = True
-            case m.Ready():
-                self._take_ready(message)
+                with self._stopping:
+                    self._finished = True
+                    self._stopping.notify_all()
+            case m.Ready() | m.Refused():
+                self._take_start(message)
 
-    def _take_ready(self, message: m.Ready) -> None:
+    def _take_start(self, message: m.Ready | m.Refused) -> None:
+        if isinstance(message, m.Refused):
+            self._refusal = message.detail
+            return
         known, self.problems = self.problems, message.problems
         self.hooks = dict(message.hooks)
         if self._ready.is_set():
@@ -483,7 +505,7 @@ class Engine:
 
     def _await_end(self) -> None:
         with self._stopping:
-            while not self._ended and self._stop_by is not None:
+            while not (self._ended or self._finished) and self._stop_by is not None:
                 remaining = self._stop_by - time.monotonic()
                 if remaining <= 0:
                     return
@@ -492,13 +514,14 @@ class Engine:
     def _release(self) -> None:
         with self._replacing:
             self._closing = True
-            if not self._ended:
+            if not (self._ended or self._finished):
                 self._dispatcher.kill()
+        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
+            self.reader.detach(self._snapshots.latest)
+        self._dispatcher.let_go()
         self._receiver.thread.join()
         self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
-        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
-            self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
         self._marks.close()
         with self._stopping:

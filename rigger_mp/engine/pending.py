@@ -94,7 +94,6 @@ class PendingTable:
         """Make a message, given its token, note it as pending, and return it."""
         place = self._free.pop() if self._free else next(self._unused)
         token = self.next_turn() * self.size + place
-        self._marks.accept(token)
         message = make(token)
         self._entries[token] = Pending(message, waiter)
         return message

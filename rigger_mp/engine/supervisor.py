@@ -127,8 +127,9 @@ class Supervisor:
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
-        main = partial(worker_main, marks=self._marks, row=seat.row, job_marks=seat.job_marks)
-        seat.process = WorkerProcess(seat.name, main)
+        # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name, job_marks=seat.job_marks)
+        seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = FrameReader(seat.process.socket.fileno())
         seat.writer = FrameWriter(seat.process.socket.fileno())

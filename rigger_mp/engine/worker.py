@@ -3,7 +3,7 @@
 ::
 
     dispatcher ──frames of Host, Load, Forget, Job──▶ loop ─▶ PluginHost
-    dispatcher ◀─frames of Hosted, Done, Nested, Log─ journal, then socket
+    dispatcher ◀─frames of Hosted, Done, Nested, Log, Output, Record─ journal, then socket
 
 Results of a batch of jobs are kept in the journal and sent together: when the batch is finished, when they
 get old, or when they get large. What is in the journal survives the process.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from typing import Any
 
@@ -22,6 +23,8 @@ from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import Forwarder
+from rigger_mp.errors import NotRunningError
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
@@ -33,6 +36,7 @@ class Worker:
     """The loop of a worker process.
 
     Args:
+        name: what people call it.
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
         marks: the memory that outlives the dispatcher.
@@ -41,7 +45,7 @@ class Worker:
     """
 
     def __init__(
-        self, fd: int, journal: Journal, marks: Marks, row: int, job_marks: JobMarks | None = None
+        self, name: str, fd: int, journal: Journal, marks: Marks, row: int, *, job_marks: JobMarks | None = None
     ) -> None:
         self._fd = fd
         self._reader = FrameReader(fd)
@@ -49,7 +53,11 @@ class Worker:
         self._marks = marks
         self._row = row
         self._job_marks = job_marks
-        self._host = PluginHost(self._send_now, journal)
+        self._writing = threading.RLock()
+        self._pid = os.getpid()
+        self._forwarder = Forwarder(name, self._send_now)
+        self._forwarder.install()
+        self._host = PluginHost(self._send_now, journal, self._forwarder)
         self._flushed = time.perf_counter()
         self._worn = False
 
@@ -78,18 +86,21 @@ class Worker:
         if job.token:
             self._marks.start(job.token)
         if job.kept is not None and self._job_marks is not None:
-            self._run_kept(job, job.kept, self._job_marks)
+            place = self._job_marks.start(*job.kept)
+            failed = self._run_and_keep(job)
+            self._job_marks.end(place, failed=failed)
         else:
-            self._keep(m.pack((self._host.run(job),)))
+            self._run_and_keep(job)
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _run_kept(self, job: m.Job, attempt: tuple[int, int], marks: JobMarks) -> None:
-        place = marks.start(*attempt)
+    def _run_and_keep(self, job: m.Job) -> bool:
+        """Run a job and keep its results; tell whether a function failed."""
         done = self._host.run(job)
-        self._keep(m.pack((done,)))
-        marks.end(place, failed=any(result[2] is not None for stage in done.results for result in stage))
+        with self._writing:
+            self._keep(m.pack((done,)))
+        return any(result[2] is not None for stage in done.results for result in stage)
 
     def _keep(self, payload: bytes) -> None:
         if self._journal.append(payload):
@@ -99,10 +110,14 @@ class Worker:
             write_all(self._fd, frame(payload))
 
     def _send_now(self, message: Any) -> None:
-        if type(message) is m.Nested:
-            self._marks.fire(self._row)
-        self._flush()
-        write_all(self._fd, frame(m.pack((message,))))
+        if os.getpid() != self._pid:
+            raise NotRunningError("this process was forked by a hook: only the hook's own process can reach the engine")
+        data = frame(m.pack((message,)))
+        with self._writing:  # hooks may have started threads
+            if type(message) is m.Nested:
+                self._marks.fire(self._row)
+            self._flush()
+            write_all(self._fd, data)
 
     def _watch_memory(self) -> None:
         most = self._host.max_memory
@@ -113,7 +128,8 @@ class Worker:
                 self._send_now(m.Worn(memory))
 
     def _flush(self) -> None:
-        self._journal.flush(self._fd)
+        with self._writing:
+            self._journal.flush(self._fd)
         self._flushed = time.perf_counter()
 
 
@@ -125,11 +141,13 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks, row: int, job_marks: JobMarks | None = None) -> None:
+def worker_main(
+    fd: int, journal: Journal, marks: Marks, row: int, name: str, *, job_marks: JobMarks | None = None
+) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal, marks, row, job_marks).run()
+        Worker(name, fd, journal, marks, row, job_marks=job_marks).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
