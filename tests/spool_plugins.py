@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Ledger(RiggerBasePlugin):
     """Notes each job's start and end."""
 
     def plugin_initialize(self) -> None:
-        for event in ("work", "fail", "crash", "block", "greet"):
+        for event in ("work", "fail", "crash", "block", "greet", "weigh"):
             self.register_plugin_hook(event)
 
     def work(self, ledger: str, number: int, seconds: float = 0.0) -> Any:
@@ -48,3 +49,6 @@ class Ledger(RiggerBasePlugin):
     def greet(self, ledger: str, number: int, greeting: str, whole: Any = None) -> None:
         note(ledger, "start", number)
         note(ledger, greeting, whole)
+
+    def weigh(self, ledger: str, number: int, cargo: bytes, ballast: bytes) -> None:
+        note(ledger, "weigh", number, len(cargo), zlib.crc32(cargo), len(ballast), zlib.crc32(ballast))

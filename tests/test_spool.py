@@ -170,6 +170,14 @@ def test_a_payload_that_was_altered_is_not_read() -> None:
             Payload.load(bytes(altered))
 
 
+def test_what_is_too_large_is_refused_with_the_limit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    (key,) = spool.write([job()], [])
+    monkeypatch.setattr(Payload, "dump", lambda self: bytes(1_000_000_001))
+    with pytest.raises(SpoolError, match=r"too big; the arguments of a background job.* may take 1 GB"):
+        spool.write([job()], [])
+    assert [kept.key for kept in spool.kept()] == [key]
+
+
 def test_what_cannot_be_written_leaves_everything_as_it_was(spool: Spool, path: Path) -> None:
     (key,) = spool.write([job()], [])
     with closing(connect(path)) as other:

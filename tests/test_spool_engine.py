@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_a_job_sees_in_a_later_engine_what_it_would_have_seen(place: Place) -> N
     with place.engine():
         pass
     assert "Hello Ada {'deep': [1]}" in place.lines()
+
+
+def test_large_values_are_kept_with_their_job(place: Place) -> None:
+    cargo, ballast = os.urandom(3 << 20), os.urandom(2 << 20)
+    with place.engine(max_retries=1) as rigger:
+        rigger.register_hook_callback("weigh", "pre", lambda: ({"ballast": ballast}, None), name="load")
+        rigger.fire_hook("weigh", ledger=place.path, number=0, cargo=cargo)
+        rigger.drain()
+        place.block(rigger)
+        rigger.fire_hook("weigh", ledger=place.path, number=1, cargo=cargo)
+        rigger.stop(0.2)
+    place.gate.touch()
+    with place.engine(max_retries=1):
+        pass
+    weights = [line.split()[2:] for line in place.lines() if line.startswith("weigh")]
+    expected = [len(cargo), zlib.crc32(cargo), len(ballast), zlib.crc32(ballast)]
+    assert weights == [list(map(str, expected))] * 2
 
 
 def test_a_job_that_fails_is_a_dead_letter_with_its_traceback_and_not_run_again(place: Place) -> None:

@@ -32,7 +32,8 @@ class UnrunnableError(Exception):
 def hand_over(event: Activity, pinned: dict[str, Chain]) -> Handover:
     """Return what an event hands over now; ``pinned`` are the globals that its functions will see."""
     plan = event.plan
-    payload = Payload(event.arguments, event.updates, event.overlay, pinned)
+    segments = event.segments + event.update_segments
+    payload = Payload(event.arguments, event.updates, event.overlay, pinned, segments)
     return Handover(event, tuple(NewJob(plan.hook, f.id, f.label, event.depth, payload) for f in plan.background))
 
 
@@ -61,6 +62,7 @@ def background_activity(plan: Plan, payload: Payload, depth: int, key: int) -> A
     """Return the activity that runs a background function."""
     activity = Activity(Kind.BACKGROUND, 0, plan, payload.arguments, depth=depth, ordered=False, key=key)
     activity.updates, activity.overlay, activity.pinned = payload.updates, payload.overlay, payload.pinned
+    activity.segments = payload.segments
     return activity
 
 

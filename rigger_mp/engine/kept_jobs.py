@@ -6,7 +6,8 @@ import marshal
 import zlib
 from typing import Any, NamedTuple
 
-from rigger_mp.engine.messages import Group
+from rigger_mp.engine.messages import Group, Segments
+from rigger_mp.engine.segments import Segment
 from rigger_mp.namespace import Chain
 
 _CHECKSUM = 4
@@ -19,16 +20,25 @@ class DamagedPayloadError(Exception):
 
 
 class Payload(NamedTuple):
-    """What a function needs to run: the event's local namespace, and the globals as they were."""
+    """What a function needs to run: the event's local namespace, and the globals as they were.
+
+    ``segments`` are what large values among the locals are in.
+    """
 
     arguments: bytes
     updates: tuple[Group, ...]
     overlay: tuple[Group, ...]
     pinned: dict[str, Chain] | None
+    segments: Segments = ()
 
     def dump(self) -> bytes:
-        """Return it as bytes that hold nothing else and can be read by a later engine."""
-        data = marshal.dumps(tuple(self), _FORMAT)
+        """Return it as bytes that need nothing else and can be read by a later engine.
+
+        Raises:
+            ValueError: it is too large.
+        """
+        contents = tuple((segment.id, segment.read()) for segment in self.segments)
+        data = marshal.dumps(tuple(self._replace(segments=contents)), _FORMAT)
         return zlib.crc32(data).to_bytes(_CHECKSUM, "big") + data
 
     @classmethod
@@ -42,7 +52,8 @@ class Payload(NamedTuple):
         if zlib.crc32(data).to_bytes(_CHECKSUM, "big") != checksum:
             raise DamagedPayloadError
         fields: tuple[Any, ...] = marshal.loads(data)
-        return cls._make(fields)
+        payload = cls._make(fields)
+        return payload._replace(segments=tuple(Segment(id_, content=content) for id_, content in payload.segments))
 
 
 class NewJob(NamedTuple):

@@ -128,14 +128,9 @@ class Spool:
         keys = range(self._next, self._next + len(new))
         if not new and not changes:
             return keys
-        now = time.time()
-        rows = [
-            (key, job.hook, job.function, job.label, job.depth, now, 0, job.payload.dump())
-            for key, job in zip(keys, new, strict=True)
-        ]
         try:
-            self._transact(rows, changes)
-        except sqlite3.Error as error:
+            self._transact(_rows(keys, new), changes)
+        except (sqlite3.Error, OverflowError, ValueError) as error:
             explained = spool_file.explain(self.path, error)
             self.broken = str(explained)
             raise explained from error
@@ -203,3 +198,11 @@ class Spool:
                 for key in keys
                 if sum(self._database.execute(statement, (key,)).rowcount for statement in statements)
             ]
+
+
+def _rows(keys: Iterable[int], jobs: Iterable[NewJob]) -> list[tuple[object, ...]]:
+    now = time.time()
+    return [
+        (key, job.hook, job.function, job.label, job.depth, now, 0, job.payload.dump())
+        for key, job in zip(keys, jobs, strict=True)
+    ]

@@ -100,15 +100,16 @@ def explained(path: Path) -> Iterator[None]:
         raise SpoolError(f"archive.spool: {error.filename or path}: {error.strerror}") from error
 
 
-def explain(path: Path, error: sqlite3.Error) -> SpoolError:
-    """Return what an error of SQLite means for a spool."""
-    name = getattr(error, "sqlite_errorname", "")
+def explain(path: Path, error: sqlite3.Error | OverflowError | ValueError) -> SpoolError:
+    """Return what an error means for a spool: SQLite's, or that of a value too large for it."""
+    name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else "SQLITE_TOOBIG"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return _damaged(path, str(error))
     hints = {
         "SQLITE_FULL": "make room on the disk",
         "SQLITE_IOERR": "make room on the disk, if it is full",
         "SQLITE_BUSY": "another program has locked it; end that program",
+        "SQLITE_TOOBIG": "the arguments of a background job, with the globals that it reads, may take 1 GB",
         "SQLITE_READONLY": "let this user write the file and its directory",
         "SQLITE_CANTOPEN": "let this user read and write the file and its directory",
     }

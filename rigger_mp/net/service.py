@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_arguments
 from rigger_mp.engine.pending import Waiter
+from rigger_mp.engine.segments import Arguments, dump_with_segment
 from rigger_mp.errors import EngineLost, LimitError, NotRunningError
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker, body_of
@@ -51,7 +52,7 @@ class Backend:
         store: where accepted events are written down, ``None``: nowhere.
     """
 
-    try_submit: Callable[[str, bytes, Waiter, Callable[[int], None] | None], bool]
+    try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None], bool]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
@@ -135,7 +136,7 @@ class Service:
 
     def _submit(self, task: Task, line: bytes) -> bool:
         request, store = task.request, self._store
-        arguments = dump_arguments(request.data or {})
+        arguments = dump_with_segment(dump_arguments, request.data or {})
         if store is None:
             return self.backend.try_submit(request.hook, arguments, task, None)
         store.reserve(len(line))
