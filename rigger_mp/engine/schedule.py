@@ -384,6 +384,7 @@ class Scheduler:
 
     def _commit_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
+        self.background -= len(deferred)
         for entry in deferred:
             self._commit(entry)
 
@@ -447,16 +448,17 @@ class Scheduler:
             self.slots[ARCHIVE].held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
-        self.background -= 1
         (result,) = results[0]
         if task.activity.key:
             self.changes.append(change_at_end(task.activity, result[2]))
-        if result[2] is not None:
-            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
-        elif result[1]:
+        if result[1]:  # it has not ended before its update is committed
             self._deferred.append(((result[1],),))
             if not self._ordered_running:
                 self._commit_deferred()
+            return
+        self.background -= 1
+        if result[2] is not None:
+            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
 
     # -- configure ---------------------------------------------------------------------------------------
 

@@ -112,6 +112,20 @@ def config_of(rng: random.Random, ledger: str) -> dict[str, Any]:
 def run(options: Options) -> Verdict:
     """Run the load for a while, then check everything; Ctrl-C ends the load early."""
     folder = Path(tempfile.mkdtemp(prefix="rigger-mp-chaos-"))
+    try:
+        history, violations, chaos = _run_in(folder, options)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    if violations:
+        (folder / "violations").write_text("\n".join(violations))
+        (folder / "timeline").write_text("\n".join([*timeline(history), *chaos.messages]))
+    else:
+        shutil.rmtree(folder)
+    return Verdict(chaos.summary(violations), violations, folder if violations else None)
+
+
+def _run_in(folder: Path, options: Options) -> tuple[History, list[str], Chaos]:
     ledger, temporary = folder / "ledger", folder / "tmp"
     ledger.mkdir()
     temporary.mkdir()
@@ -124,13 +138,7 @@ def run(options: Options) -> Verdict:
         trouble.extend(left_behind(before, temporary, chaos.processes(ledger)))
         history = chaos.history
         read_ledger(history, _lines(ledger))
-        violations = check(history) + trouble
-    if violations:
-        (folder / "violations").write_text("\n".join(violations))
-        (folder / "timeline").write_text("\n".join([*timeline(history), *chaos.messages]))
-    else:
-        shutil.rmtree(folder)
-    return Verdict(chaos.summary(violations), violations, folder if violations else None)
+        return history, check(history) + trouble, chaos
 
 
 @contextmanager
