@@ -42,6 +42,8 @@ class Activity:
         tickets: stateful instances whose turn it still awaits.
         lost: ``(status, detail)`` once a process died under it.
         replica: the slot that applies its updates of globals as they are made.
+        handed: its background functions have been handed over.
+        key: of a background job that the spool keeps; 0 of all else.
     """
 
     kind: Kind
@@ -67,6 +69,8 @@ class Activity:
     replica: Slot | None = None
     segments: Segments = ()
     update_segments: Segments = ()
+    handed: bool = False
+    key: int = 0
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
@@ -104,6 +108,7 @@ class Slot:
         number: from 0; ``ARCHIVE`` for the archive.
         shared: it takes tasks that any worker may run.
         up: a process is there and has its instances.
+        held: it gets no more tasks for the time being.
         gone: why there will never be a process again, or ``""``.
         version: what its replica of the globals was last brought up to.
         ready: tasks that only it may run.
@@ -116,6 +121,7 @@ class Slot:
     number: int
     shared: bool = True
     up: bool = False
+    held: bool = False
     gone: str = ""
     version: int = 0
     ready: deque[Task] = field(default_factory=deque)
@@ -126,7 +132,7 @@ class Slot:
 
     def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
-        if not self.up:
+        if not self.up or self.held:
             return False
         if not self.outstanding:
             return True
