@@ -134,6 +134,10 @@ class WorkerLost(EventLost):
     """Raised when the process that ran the event died: killed, exited, or crashed."""
 
 
+class EventQuarantined(WorkerLost):
+    """Raised when the event's process died at every attempt that ``max_retries`` allows: it is not run again."""
+
+
 class TimeLimitExceeded(EventLost):
     """Raised when the event ran longer than its ``time_limit`` and its process was killed."""
 

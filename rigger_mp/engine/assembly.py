@@ -38,6 +38,7 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        retry_delay: seconds that the first retry of a lost event waits at most.
         max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
@@ -55,6 +56,7 @@ class Boot:
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
     archive_retries: int = 0
+    retry_delay: float = 0.1
     max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False

@@ -43,6 +43,7 @@ def build_boot(
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
         archive_retries=settings.archive.get("max_retries", 0),
+        retry_delay=settings.retry_delay,
         max_output=settings.max_output,
     )
 

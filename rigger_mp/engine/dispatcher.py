@@ -24,10 +24,12 @@ from io import BytesIO
 from typing import Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Task
 from rigger_mp.engine.assembly import Assembly, Boot
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
+from rigger_mp.engine.retry_timer import RetryTimer
 from rigger_mp.engine.supervisor import Seat, Supervisor
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -69,6 +71,7 @@ class Dispatcher:
         self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
+        self._retries: RetryTimer[Task] = RetryTimer(boot.retry_delay)
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
@@ -91,7 +94,7 @@ class Dispatcher:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
         while not self._finished():
-            for key, mask in self._selector.select(self._supervisor.next_check()):
+            for key, mask in self._selector.select(self._retries.limit(self._supervisor.next_check())):
                 key.data(mask)
             if self._supervisor.limits.time_limited:
                 self._enforce_limits()
@@ -108,6 +111,7 @@ class Dispatcher:
     def _advance(self) -> None:
         if self._assembly.ready:
             self._listen()
+            self._retry()
             self._send_jobs()
         if self._supervisor.may_retire:
             self._supervisor.retire_worn()
@@ -137,6 +141,13 @@ class Dispatcher:
         if not self._listening:
             self._listening = True
             self._selector.register(self._peers.ingress.fd, READ, self._on_ingress)
+
+    def _retry(self) -> None:
+        for task, retry in self._scheduler.delayed:
+            self._retries.add(task, retry)
+        self._scheduler.delayed.clear()
+        for task in self._retries.take_due():
+            self._scheduler.retry(task)
 
     def _send_jobs(self) -> None:
         batches: dict[int, list[m.Job]] = {}

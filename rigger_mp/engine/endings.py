@@ -10,13 +10,14 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.snapshots import Snapshot
-from rigger_mp.errors import EngineLost, HookError, RiggerError, TimeLimitExceeded, WorkerLost
+from rigger_mp.errors import EngineLost, EventQuarantined, HookError, RiggerError, TimeLimitExceeded, WorkerLost
 from rigger_mp.result import HookResult
 
 _LOSSES: dict[int, type[RiggerError]] = {
     m.WORKER_LOST: WorkerLost,
     m.TIME_LIMIT: TimeLimitExceeded,
     m.ENGINE_LOST: EngineLost,
+    m.QUARANTINED: EventQuarantined,
 }
 
 

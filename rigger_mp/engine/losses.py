@@ -11,6 +11,7 @@ LOSS_NAMES = {
     m.WORKER_LOST: "WorkerLost",
     m.TIME_LIMIT: "TimeLimitExceeded",
     m.ENGINE_LOST: "EngineLost",
+    m.QUARANTINED: "EventQuarantined",
 }
 """The exception's name of each status that is a loss."""
 
@@ -18,6 +19,14 @@ LOSS_NAMES = {
 def loss_record(function: str, type_name: str, detail: str, stage: str = "hook") -> tuple[Any, ...]:
     """Return the record of a loss, in the form of a failure's."""
     return tuple(m.FailureRecord(function, stage, type_name, detail, "", b""))
+
+
+def last_loss(status: int, detail: str, retries: int) -> tuple[int, str]:
+    """Return the status and the description of a loss after which nothing is run again, after some retries."""
+    if not retries:
+        return status, detail
+    named = f"{detail}; quarantined after {retries + 1} attempts (max_retries)"
+    return m.QUARANTINED if status == m.WORKER_LOST else status, named
 
 
 def failures_of(results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:

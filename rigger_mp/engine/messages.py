@@ -25,7 +25,7 @@ Group = tuple[bytes, ...]
 CommitEntry = tuple[Group, ...]
 """Groups committed to the global namespace at once."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, QUARANTINED = range(7)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)

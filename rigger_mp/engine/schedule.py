@@ -25,8 +25,9 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.losses import failures_of
+from rigger_mp.engine.losses import failures_of, last_loss
 from rigger_mp.engine.outcomes import Outcomes, Results
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
@@ -57,6 +58,8 @@ class Scheduler:
             the instance is made again; likewise.
         nested: nested events that have not ended.
         background: background handlers that have not ended.
+        delayed: ``(task, retry)`` of tasks that lost their process, to be given to :meth:`retry` after a while, the
+            longer the more often it was retried (1: the first time); likewise.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Scheduler:
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
+        self.delayed: list[tuple[Task, int]] = []
         self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
@@ -161,10 +165,14 @@ class Scheduler:
             self._task_lost(slot, culprit, status, detail)
         self._drop_configure(slot)
 
+    def retry(self, task: Task) -> None:
+        """Run a task again that was delayed; it is ignored if it has ended meanwhile."""
+        self.table.release(task)
+
     def slot_gone(self, slot: Slot, detail: str) -> None:
         """Note that a slot will never be filled again: what needs it fails from now on."""
         slot.gone = detail
-        stranded, slot.ready = slot.ready, deque()
+        stranded, slot.ready = slot.ready, ReadyQueue()
         if slot.number == self._chain:
             self._chain = self.table.least_loaded().number
         for task in stranded:
@@ -465,11 +473,12 @@ class Scheduler:
         if activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
-        elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
+        elif not activity.lost and activity.retries < _most_retries(task):
             activity.retries += 1
-            self.table.put_back(slot, task)
+            self.table.delay(slot, task)
+            self.delayed.append((task, activity.retries))
         else:
-            self._fail_task(task, status, detail)
+            self._fail_task(task, *last_loss(status, detail, activity.retries))
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
@@ -483,3 +492,7 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
+
+
+def _most_retries(task: Task) -> int:
+    return max((function.max_retries for stage in task.stages for function in stage), default=0)
