@@ -12,6 +12,8 @@ LOSS_NAMES = {
     m.TIME_LIMIT: "TimeLimitExceeded",
     m.ENGINE_LOST: "EngineLost",
     m.QUARANTINED: "EventQuarantined",
+    m.NOT_STARTED: "WorkerNotStarted",
+    m.NOT_KEPT: "SpoolError",
 }
 """The exception's name of each status that is a loss."""
 
@@ -21,11 +23,11 @@ def loss_record(function: str, type_name: str, detail: str, stage: str = "hook")
     return tuple(m.FailureRecord(function, stage, type_name, detail, "", b""))
 
 
-def last_loss(status: int, detail: str, retries: int) -> tuple[int, str]:
-    """Return the status and the description of a loss after which nothing is run again, after some retries."""
-    if not retries:
+def last_loss(status: int, detail: str, attempts: int) -> tuple[int, str]:
+    """Return the status and the description of a loss after which an event is not run again."""
+    if attempts < 2:
         return status, detail
-    named = f"{detail}; quarantined after {retries + 1} attempts (max_retries)"
+    named = f"{detail}; quarantined after {attempts} attempts (max_retries)"
     return m.QUARANTINED if status == m.WORKER_LOST else status, named
 
 

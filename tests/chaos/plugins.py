@@ -23,7 +23,7 @@ LEAK = 12 << 20
 
 def note(ledger: str, *fields: object) -> None:
     """Append one line to this process's file of the ledger; it is on the disk when this returns."""
-    line = " ".join(map(str, fields)) + "\n"
+    line = " ".join(map(str, (*fields, f"{time.monotonic():.4f}"))) + "\n"
     flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
     fd = os.open(f"{ledger}/{os.getpid()}.log", flags, 0o600)  # opened anew: a hook may have closed it
     try:
@@ -262,7 +262,7 @@ class Rogue(Ledgered):
     stateless = True
     hooks = (
         "retried", "leave", "vanish", "segfault", "hang", "nearly", "leak", "garbage", "unpicklable",
-        "stubborn", "poison", "brood",
+        "stubborn", "poison", "brood", "twins",
     )  # fmt: skip
 
     def plugin_initialize(self) -> None:
@@ -335,6 +335,12 @@ class Rogue(Ledgered):
         note(self.ledger, "child", child.pid)
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         return self.run(event, "brood")
+
+    def twins(self, event: str) -> Any:
+        """Return in two processes."""
+        self.ran(event, "twins")
+        os.fork()
+        return self.done(event, "twins")
 
 
 CLASSES: dict[str, type[RiggerBasePlugin]] = {
