@@ -266,7 +266,8 @@ def test_a_retry_ends_with_its_slot() -> None:
 
 
 def test_configure_waits_behind_a_retry_of_its_background_instance() -> None:
-    bench = Bench(("add", "a", ARCHIVE), ("add2", "b", ARCHIVE), max_retries=1, copies={"a": (ARCHIVE,), "b": (ARCHIVE,)})
+    copies = {"a": (ARCHIVE,), "b": (ARCHIVE,)}
+    bench = Bench(("add", "a", ARCHIVE), ("other", "b", ARCHIVE), max_retries=1, copies=copies)
     bench.fire("add")
     bench.lose_next()
     bench.scheduler.accept_configure(m.Configure(7, "b", NOTHING))

@@ -239,10 +239,14 @@ class Job(NamedTuple):
 
 
 class Host(NamedTuple):
-    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`."""
+    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`.
+
+    ``left_out`` are ``(ident, problem)`` of those that are not to be made any more.
+    """
 
     settings: bytes
     instances: tuple[tuple[str, bytes, tuple[bytes, ...]], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 class Load(NamedTuple):
