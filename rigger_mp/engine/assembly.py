@@ -42,6 +42,7 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        retry_delay: seconds that the first retry of a lost event waits at most.
         spool: the absolute path of the archive's spool, or ``""``.
         synchronous: of the spool.
         max_output: bytes of hooks' output that may wait for the user's process.
@@ -62,6 +63,7 @@ class Boot:
     hook_retries: dict[str, int]
     default_retries: int = 0
     archive_retries: int = 0
+    retry_delay: float = 0.1
     spool: str = ""
     synchronous: str = "normal"
     max_output: int = 8 << 20
@@ -145,11 +147,12 @@ class Assembly:
         seat.hosted = True
         seat.starts_failed.clear()
         self.scheduler.slot_up(seat.slot)
+        told = [_not_again(*found) for found in message.problems if self.ready and found[0] not in seat.left_out]
         self._problems.update(message.problems)
         for fields in message.functions:
             function = m.HostedFunction._make(fields)
             self._functions.setdefault(function.ident, {})[function.event] = function
-        return self._check_ready()
+        return [*told, *self._check_ready()]
 
     def _check_ready(self) -> list[Any]:
         if self.ready or not all(seat.hosted or seat.slot.gone for seat in self._supervisor.seats.values()):
@@ -242,16 +245,27 @@ class Assembly:
         Returns what to tell the user's process.
         """
         starting = instance is not None
-        if instance is not None and 0 <= instance < len(seat.instances) and not self.ready:
-            ident, _ = seat.instances.pop(instance)
+        blamed = instance is not None and 0 <= instance < len(seat.instances)
+        ident = seat.instances[instance or 0][0] if blamed else ""
+        if ident and not self.ready:
             self._problems[ident] = f"{detail} while initialising it"
             for other in self._supervisor.seats.values():
                 other.instances = [entry for entry in other.instances if entry[0] != ident]
         if self._supervisor.may_restart(seat, starting):
             self._supervisor.start(seat)
             return []
+        if ident and self.ready:
+            return self._leave_out(seat, ident, detail)
         self.scheduler.slot_gone(seat.slot, f"{seat.name} cannot be started: {detail} while starting")
         return [m.Log(f"{seat.name} is given up: {detail} while starting"), *self._check_ready()]
+
+    def _leave_out(self, seat: Seat, ident: str, detail: str) -> list[Any]:
+        """Go on without an instance that keeps ending its process while it is made; its events fail by its name."""
+        seat.instances = [entry for entry in seat.instances if entry[0] != ident]
+        seat.left_out[ident] = f"{detail} while initialising it"
+        seat.starts_failed.clear()
+        self._supervisor.start(seat)
+        return [_not_again(ident, f"{seat.left_out[ident]}; it is left out")]
 
     # -- statistics --------------------------------------------------------------------------------------
 
@@ -293,3 +307,7 @@ class Assembly:
             "busy_seconds": seat.slot.busy,
             "restarts": seat.restarts,
         }
+
+
+def _not_again(ident: str, problem: str) -> m.Log:
+    return m.Log(f"instance {ident!r} could not be initialised again: {problem}")

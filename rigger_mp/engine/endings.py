@@ -12,13 +12,24 @@ from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.segments import Arguments, Segment
 from rigger_mp.engine.snapshots import Snapshot
-from rigger_mp.errors import EngineLost, HookError, RiggerError, SpoolError, TimeLimitExceeded, WorkerLost
+from rigger_mp.errors import (
+    EngineLost,
+    EventQuarantined,
+    HookError,
+    RiggerError,
+    SpoolError,
+    TimeLimitExceeded,
+    WorkerLost,
+    WorkerNotStarted,
+)
 from rigger_mp.result import HookResult
 
 _LOSSES: dict[int, type[RiggerError]] = {
     m.WORKER_LOST: WorkerLost,
     m.TIME_LIMIT: TimeLimitExceeded,
     m.ENGINE_LOST: EngineLost,
+    m.QUARANTINED: EventQuarantined,
+    m.NOT_STARTED: WorkerNotStarted,
     m.NOT_KEPT: SpoolError,
 }
 

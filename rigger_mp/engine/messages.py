@@ -28,7 +28,7 @@ CommitEntry = tuple[Group, ...]
 Segments = tuple[Any, ...]
 """Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT = range(7)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT, QUARANTINED, NOT_STARTED = range(9)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
@@ -239,10 +239,14 @@ class Job(NamedTuple):
 
 
 class Host(NamedTuple):
-    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`."""
+    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`.
+
+    ``left_out`` are ``(ident, problem)`` of those that are not to be made any more.
+    """
 
     settings: bytes
     instances: tuple[tuple[str, bytes, tuple[bytes, ...]], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 class Load(NamedTuple):

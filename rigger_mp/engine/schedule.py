@@ -34,8 +34,9 @@ from rigger_mp.engine.handover import (
     revive,
 )
 from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
-from rigger_mp.engine.losses import failures_of, loss_record
+from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
@@ -68,6 +69,8 @@ class Scheduler:
             the instance is made again; likewise.
         nested: nested events that have not ended.
         background: background handlers that have not ended.
+        delayed: ``(task, retry)`` of tasks that lost their process, to be given to :meth:`retry` after a while, the
+            longer the more often it was retried (1: the first time); likewise.
         handed: what events want kept; whoever tells of their being kept takes them out.
         changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
@@ -100,6 +103,7 @@ class Scheduler:
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
+        self.delayed: list[tuple[Task, int]] = []
         self.configured: list[tuple[str, bytes]] = []
         self.handed: list[Handover] = []
         self.changes: list[Change] = []
@@ -182,10 +186,14 @@ class Scheduler:
             self._task_lost(slot, culprit, status, detail)
         self._drop_configure(slot)
 
+    def retry(self, task: Task) -> None:
+        """Run a task again that was delayed; it is ignored if it has ended meanwhile."""
+        self.table.release(task)
+
     def slot_gone(self, slot: Slot, detail: str) -> None:
         """Note that a slot will never be filled again: what needs it fails from now on."""
         slot.gone = detail
-        stranded, slot.ready = slot.ready, deque()
+        stranded, slot.ready = slot.ready, ReadyQueue()
         if slot.number == self._chain:
             self._chain = self.table.least_loaded().number
         for task in stranded:
@@ -194,7 +202,7 @@ class Scheduler:
                 task.home = self.table.least_loaded().number
             self._make_ready(task)
         for task in self.table.strand():
-            self._fail_task(task, m.WORKER_LOST, detail)
+            self._fail_task(task, m.NOT_STARTED, detail)
 
     # -- what goes out -----------------------------------------------------------------------------------
 
@@ -489,7 +497,7 @@ class Scheduler:
     def _make_ready(self, task: Task) -> None:
         gone = self.table.put(task)
         if gone:
-            self._fail_task(task, m.WORKER_LOST, gone)
+            self._fail_task(task, m.NOT_STARTED, gone)
 
     def _send(self, slot: Slot, task: Task) -> m.Job:
         self._job += 1
@@ -526,12 +534,13 @@ class Scheduler:
             self._finish_configure(activity)
             return
         activity.retries += 1
-        if activity.retries > max((f.max_retries for stage in task.stages for f in stage), default=0):
-            self._fail_task(task, status, detail)
+        if activity.lost or activity.retries > _most_retries(task):
+            self._fail_task(task, *last_loss(status, detail, activity.retries))
             return
         if activity.key:
             self.changes.append(Interrupted(activity.key))
-        self.table.put_back(slot, task)
+        self.table.delay(slot, task)
+        self.delayed.append((task, activity.retries))
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
@@ -547,3 +556,7 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
+
+
+def _most_retries(task: Task) -> int:
+    return max((function.max_retries for stage in task.stages for function in stage), default=0)

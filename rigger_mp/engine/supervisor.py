@@ -37,6 +37,7 @@ class Seat:
 
     Attributes:
         instances: ``(ident, setup)`` of the instances that live here.
+        left_out: problems by ident of the instances that are not made here any more.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
         worn: the present process has used enough memory.
@@ -52,6 +53,7 @@ class Seat:
     slot: Slot
     name: str
     instances: list[tuple[str, bytes]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
     reader: SocketReader | None = None
@@ -140,7 +142,7 @@ class Supervisor:
         instances = tuple(
             (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
         )
-        self.send(seat, [m.Host(self._settings, instances), *seat.functions.values()])
+        self.send(seat, [m.Host(self._settings, instances, tuple(seat.left_out.items())), *seat.functions.values()])
 
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""
