@@ -169,6 +169,8 @@ KEYS = (
     Key("max_restarts", ("integer",), "starts of a worker that may fail within restart_period", default=5, minimum=0),
     Key("restart_period", ("number",), "seconds that max_restarts refers to", 60.0, above=0, maximum=MOST_SECONDS),
     Key("max_nesting", ("integer",), "how deep hooks may fire hooks", default=1000, minimum=1),
+    Key("max_output", ("integer",), "bytes that hooks print or log and that may wait to be shown", 8 << 20, minimum=0),
+    Key("logging", ("object",), "log records: what logging.config.dictConfig takes", nullable=True),
     Key("archive", ("object",), "the archive process", nullable=True, keys=ARCHIVE_KEYS),
     Key("hooks", ("object",), "options by hook", nullable=True, values=HOOK_KEYS),
     Key("inputs", ("object",), "what rigger-mp run fires", nullable=True, keys=INPUT_KEYS),

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rigger_mp.config import Settings, check_mapping, read_yaml
+from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
 from rigger_mp.discovery import find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.messages import Output
+from rigger_mp.engine.output import write_output
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -191,6 +193,7 @@ class Rigger:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
+            configure_logging(settings.logging)
             if settings.archive.get("spool"):
                 raise ConfigError("archive.spool: a durable archive is not available yet, expected it to be absent")
             base = self.config_file.parent if self.config_file is not None else None
@@ -202,7 +205,7 @@ class Rigger:
     def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
         config = self._encoded_config()
         boot = build_boot(settings, instances, config, self.squash_exceptions)
-        listener = Listener(self._on_failure, self.log_message)
+        listener = Listener(self._on_failure, self.log_message, self.handle_output)
         self._store = self._open_store(settings)
         marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
         self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
@@ -465,6 +468,18 @@ class Rigger:
     def log_message(self, message: object) -> None:
         """Say something to the user; override it. The default prints."""
         print(message)
+
+    def handle_output(self, output: Output) -> None:
+        """Handle what a hook printed; override it. The default writes it to the stream of the same name here.
+
+        Log records of hooks go to the loggers of this process, with ``hook``, ``plugin``, ``event`` and
+        ``worker_pid`` as attributes.
+
+        Args:
+            output: its ``text`` and ``stream`` (``stdout``, ``stderr``), and the ``hook``, ``plugin``, ``event``
+                and ``pid`` that it comes from.
+        """
+        write_output(output)
 
     def _on_failure(self, error: BaseException) -> None:
         self.handle_failure((type(error), error, error.__traceback__))

@@ -10,6 +10,8 @@ from typing import Any
 
 from rigger_mp.cli.command_rigger import CommandRigger
 from rigger_mp.cli.interrupts import Interrupts
+from rigger_mp.cli.log_format import FORMATS, LEVELS, handle_records
+from rigger_mp.config import configure_logging
 
 EXIT_KILLED = 137
 
@@ -40,6 +42,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the configuration, a YAML file")
     parser.add_argument("--address", help="where to listen, instead of the configuration's server_address")
     parser.add_argument("--port", type=int, help="the port, instead of server_port; 0: any free one")
+    parser.add_argument("--log-format", choices=FORMATS, default="text", help="json: one object a line (text)")
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="of log records, where 'logging:' says nothing (info)"
+    )
     parser.set_defaults(run=serve)
 
 
@@ -47,7 +53,9 @@ def serve(options: argparse.Namespace) -> int:
     """Carry out the subcommand and return its exit status."""
     given = {"server_address": options.address, "server_port": options.port}
     overrides = {key: value for key, value in given.items() if value is not None}
-    rigger = CommandRigger(options.config, server_enabled=True, **overrides)
+    rigger = CommandRigger(options.config, log_format=options.log_format, server_enabled=True, **overrides)
+    configure_logging(rigger.config.get("logging") or {})
+    handle_records(options.log_format, options.log_level)
     with Interrupts() as interrupts:
         return _Service(rigger, interrupts).run()
 

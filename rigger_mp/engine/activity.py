@@ -66,11 +66,7 @@ class Activity:
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
-        stages = self.plan.stages
-        if not self.fused:
-            return tuple((stage,) for stage in stages)
-        cut = self.plan.handover
-        return tuple(part for part in (stages[:cut], stages[cut:]) if part)
+        return self.plan.fused_steps if self.fused else self.plan.fanned_steps
 
 
 @dataclass(slots=True, eq=False)

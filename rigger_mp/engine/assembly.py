@@ -38,7 +38,9 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
+        republish: the Manager does not have these.
     """
 
     workers: int
@@ -53,7 +55,9 @@ class Boot:
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
     archive_retries: int = 0
+    max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
+    republish: bool = False
 
     @staticmethod
     def receive(owner: socket.socket) -> Boot:

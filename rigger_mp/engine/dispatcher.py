@@ -76,7 +76,11 @@ class Dispatcher:
         self._listening = False
         self._orphaned = False
         self._floor = 0
+        self._max_output = boot.max_output
+        self._output_waiting = self._output_dropped = 0
         self._published = self._scheduler.log.version
+        if boot.republish:
+            self._republish()
         self._selector.register(peers.owner, READ, self._on_owner)
         if parent_sentinel is not None:
             self._selector.register(parent_sentinel, READ, self._on_orphaned)
@@ -86,16 +90,19 @@ class Dispatcher:
     def run(self) -> None:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
+        self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
             for key, mask in self._selector.select(self._supervisor.next_check()):
                 key.data(mask)
-            self._enforce_limits()
+            if self._supervisor.limits.time_limited:
+                self._enforce_limits()
             self._advance()
         if self._orphaned:
             self._supervisor.stop(0.0)
             return
         self._supervisor.stop()
         self._send_last()
+        self._await_release()
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -104,7 +111,8 @@ class Dispatcher:
         if self._assembly.ready:
             self._listen()
             self._send_jobs()
-        self._supervisor.retire_worn()
+        if self._supervisor.may_retire:
+            self._supervisor.retire_worn()
         self._assembly.forget_retired()
         self._publish()
         self._outbox += self._scheduler.messages
@@ -136,20 +144,21 @@ class Dispatcher:
         batches: dict[int, list[m.Job]] = {}
         for slot, job in self._scheduler.next_jobs():
             batches.setdefault(slot.number, []).append(job)
-        for token in self._scheduler.handed:
-            self._marks.start(token)
-        self._scheduler.handed.clear()
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
+        self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
+    def _mark_begun(self) -> None:
+        for token in self._scheduler.begun:
+            self._marks.start(token)
+        self._scheduler.begun.clear()
+
     def _publish(self) -> None:
         commits = self._scheduler.commits
-        for token in self._scheduler.written:
-            self._marks.start(token)
-        self._scheduler.written.clear()
+        self._mark_begun()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
@@ -159,14 +168,18 @@ class Dispatcher:
             self._outbox.append(m.ManagerLost(self._published))
 
     def _watch_writers(self) -> None:
-        self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
-        manager = self._peers.manager
-        self._want_write(manager.fd, manager, self._on_manager_writable, 0)
+        outcomes, manager = self._peers.outcomes, self._peers.manager
+        if outcomes.blocked is not outcomes.watched:
+            self._watch_writer(self._peers.owner, outcomes, self._on_owner, READ)
+        if manager.blocked is not manager.watched:
+            self._watch_writer(manager.fd, manager, self._on_manager_writable, 0)
         for seat in self._supervisor.seats.values():
-            if seat.process is not None and seat.writer is not None:
-                self._want_write(seat.process.socket, seat.writer, None, READ)
+            writer = seat.writer
+            if writer is not None and writer.blocked is not writer.watched and seat.process is not None:
+                self._watch_writer(seat.process.socket, writer, None, READ)
 
-    def _want_write(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+    def _watch_writer(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+        writer.watched = writer.blocked
         mask = always | (WRITE if writer.blocked else 0)
         key = self._selector.get_map().get(fd)
         if key is None:
@@ -222,8 +235,11 @@ class Dispatcher:
             self._selector.unregister(old.fd)
         os.close(old.fd)
         os.set_blocking(fd, False)
-        log = self._scheduler.log
         self._peers.manager = FrameWriter(fd)
+        self._republish()
+
+    def _republish(self) -> None:
+        log = self._scheduler.log
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version
@@ -243,6 +259,13 @@ class Dispatcher:
         if self._outbox:
             self._peers.outcomes.write(m.pack(self._outbox))
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
+
+    def _await_release(self) -> None:
+        """Have the globals for another Manager, until the user's process has a copy of them."""
+        while not self._orphaned:
+            for key, mask in self._selector.select():
+                key.data(mask)
+            self._watch_writers()
 
     # -- workers -----------------------------------------------------------------------------------------
 
@@ -271,8 +294,18 @@ class Dispatcher:
             if seat.reader.eof:
                 self._on_end(seat, process)
 
+    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
+        try:
+            return m.unpack(payload)
+        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+            assert seat.process is not None
+            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
+            self._outbox.append(m.Log(text))
+            seat.process.kill()
+            return []
+
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in m.unpack(payload):
+        for message in self._unpack_from(seat, payload):
             match message:
                 case m.Done():
                     seat.jobs += 1
@@ -282,10 +315,26 @@ class Dispatcher:
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
+                case m.Output() | m.Record():
+                    self._forward(message, len(payload))
                 case m.Worn():
-                    seat.worn = True
+                    self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
+
+    def _forward(self, message: Any, size: int) -> None:
+        """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
+        if not self._peers.outcomes.blocked:
+            self._output_waiting = 0
+            if self._output_dropped:
+                text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
+                self._outbox.append(m.Log(text))
+                self._output_dropped = 0
+        self._output_waiting += size
+        if self._output_waiting <= self._max_output:
+            self._outbox.append(message)
+        else:
+            self._output_dropped += 1
 
     def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
         if seat.process is not process:

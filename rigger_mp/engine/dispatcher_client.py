@@ -54,6 +54,11 @@ class DispatcherProcess:
             os.close(publishing)
         return True
 
+    def let_go(self) -> None:
+        """Let it end, once it has said that everything accepted has ended: nobody needs its globals any more."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def reap(self, timeout: float) -> None:
         """Wait some seconds for its end, kill it if that does not come, and reap it."""
         try:

@@ -30,6 +30,7 @@ from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -48,10 +49,12 @@ class Listener:
     Attributes:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
+        printed: gets what hooks printed.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
+    printed: Callable[[m.Output], None]
 
 
 class Engine:
@@ -110,7 +113,7 @@ class Engine:
         self.reader.attach(self._manager)
         self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._receiver = Receiver(
-            self._dispatcher.socket, self._deliver, lambda: not len(self._pending), self._on_dispatcher_gone
+            self._dispatcher.socket, self._deliver, self._is_idle, self._on_dispatcher_gone
         )
         self._receiver.start()
 
@@ -130,6 +133,9 @@ class Engine:
             self.stop(0.0)
             raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
         self._accepting = True
+
+    def _is_idle(self) -> bool:
+        return not len(self._pending) and not self._answers
 
     # -- replacing processes -----------------------------------------------------------------------------
 
@@ -174,7 +180,7 @@ class Engine:
                 return False
             globals_, problem = self._recovery.take_globals(self.reader, self._snapshots.latest)
             publishing = self._manager.follow_another()
-            boot = self._recovery.next_boot(self._boot, globals_)
+            boot = self._recovery.next_boot(self._boot, globals_, problem)
             dispatcher = DispatcherProcess(boot, publishing, self._marks, self._snapshots.floor)
             with self._lock:
                 gone, self._dispatcher = self._dispatcher, dispatcher
@@ -390,6 +396,10 @@ class Engine:
                     self._tell_failed(exception_of(message.hook, fields))
             case m.Log():
                 self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
@@ -397,7 +407,9 @@ class Engine:
                 self._replace_manager(self._manager)
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
-                self._finished = True
+                with self._stopping:
+                    self._finished = True
+                    self._stopping.notify_all()
             case m.Ready():
                 self._take_ready(message)
 
@@ -488,7 +500,7 @@ class Engine:
 
     def _await_end(self) -> None:
         with self._stopping:
-            while not self._ended and self._stop_by is not None:
+            while not (self._ended or self._finished) and self._stop_by is not None:
                 remaining = self._stop_by - time.monotonic()
                 if remaining <= 0:
                     return
@@ -497,13 +509,14 @@ class Engine:
     def _release(self) -> None:
         with self._replacing:
             self._closing = True
-            if not self._ended:
+            if not (self._ended or self._finished):
                 self._dispatcher.kill()
+        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
+            self.reader.detach(self._snapshots.latest)
+        self._dispatcher.let_go()
         self._receiver.thread.join()
         self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
-        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
-            self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
         self._marks.close()
         with self._stopping:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
@@ -18,6 +18,7 @@ from rigger_mp.engine.callables import HostCallable, describe_callable
 from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.output import Forwarder, set_log_levels
 from rigger_mp.engine.returned import encode_returned
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.errors import MissingArgumentsError, PluginInitError
@@ -38,6 +39,7 @@ class HostSettings:
         time_limit: seconds a function may run, where nothing else is said.
         hook_limits: ``time_limit`` in seconds by hook.
         max_memory: bytes the process may use before it is replaced.
+        log_levels: the levels of the loggers in the user's process, by name.
     """
 
     config: bytes
@@ -46,6 +48,7 @@ class HostSettings:
     time_limit: float | None
     hook_limits: dict[str, float]
     max_memory: int | None = None
+    log_levels: Mapping[str, int] = field(default_factory=dict)
 
 
 class Link:
@@ -129,11 +132,13 @@ class PluginHost:
     Args:
         send: sends a message to the dispatcher at once.
         journal: where the running function's deadline is noted.
+        forwarder: what functions print and log.
     """
 
-    def __init__(self, send: Send, journal: Journal) -> None:
+    def __init__(self, send: Send, journal: Journal, forwarder: Forwarder) -> None:
         self._send = send
         self._journal = journal
+        self._forwarder = forwarder
         self._functions: dict[str, HostCallable] = {}
         self._instances: dict[str, Any] = {}
         self._problems: dict[str, str] = {}
@@ -154,17 +159,20 @@ class PluginHost:
         """Make the instances, replay their ``configure`` calls, and tell what they bound."""
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
+        set_log_levels(settings.log_levels)
         self._config = ("M", (settings.config,))
         self._replica = Namespace(settings.list_merge)
         self._link = Link(self._send, settings.config)
         functions: list[tuple[Any, ...]] = []
         for number, (ident, setup, calls) in enumerate(message.instances):
             self._journal.making(number)
+            self._forwarder.origin.function_id = ident
             try:
                 functions += self._make(setup, calls)
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything at all
                 self._problems[ident] = describe_failure(error, ident, "initialize").traceback
         self._journal.making(-1)
+        self._forwarder.finish_lines()
         return m.Hosted(tuple(functions), tuple(self._problems.items()))
 
     def _make(self, setup: bytes, calls: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
@@ -198,11 +206,15 @@ class PluginHost:
         )
 
     def load(self, message: m.Load) -> None:
-        """Take a callback that jobs may name from now on."""
-        func = pickle.loads(message.function)
-        self._functions[message.function_id] = describe_callable(
-            func, label=message.label, stage=message.stage, time_limit=self._settings.time_limit
-        )
+        """Take a callback that jobs may name from now on; one that cannot be loaded fails when it is called."""
+        limit = self._settings.time_limit
+        try:
+            func = pickle.loads(message.function)
+            called = describe_callable(func, label=message.label, stage=message.stage, time_limit=limit)
+        except BaseException as error:  # noqa: BLE001 - unpickling runs the user's code
+            text = describe_failure(error, message.label, message.stage).traceback
+            called = describe_callable(_refusal(message.label, text), label=message.label, stage=message.stage)
+        self._functions[message.function_id] = called
 
     def forget(self, message: m.Forget) -> None:
         """Drop a callback."""
@@ -213,6 +225,7 @@ class PluginHost:
     def run(self, job: m.Job) -> m.Done:
         """Run a job's functions, stage by stage, and return their results."""
         self._link.depth = job.depth
+        self._forwarder.begin(job)
         self._apply(job.delta)
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
@@ -259,13 +272,14 @@ class PluginHost:
 
     def _call(self, function_id: str, view: EventView) -> m.Result:
         called = self._functions.get(function_id)
+        self._forwarder.origin.function_id = function_id
         start = time.perf_counter()
         try:
             if called is None:
                 self._refuse(function_id)
-            args, kwargs = self._arguments(called, view)
             if called.time_limit:
                 self._journal.limit(time.monotonic() + called.time_limit)
+            args, kwargs = self._arguments(called, view)
             returned = called.func(*args, **kwargs)
             if called.is_async:
                 returned = self._run_async(returned)
@@ -278,6 +292,7 @@ class PluginHost:
         finally:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)
+            self._forwarder.finish_lines()
 
     def _refuse(self, function_id: str) -> NoReturn:
         ident, _, event = function_id.partition("\0")
@@ -329,3 +344,10 @@ class PluginHost:
             raise PluginInitError(f"instance {ident!r} could not be initialised: {self._problems.get(ident)}")
         args, kwargs = pickle.loads(call)
         instance.configure(*args, **kwargs)
+
+
+def _refusal(label: str, problem: str) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise PluginInitError(f"callback {label!r} cannot be unpickled in this process: {problem}")
+
+    return refuse

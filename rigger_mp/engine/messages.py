@@ -8,9 +8,9 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
 ::
 
     user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Answer Ready ManagerLost Stopped ────────────── dispatcher
+    user's process ◀─ Outcome Squashed Log Output Record Answer Ready ManagerLost Stopped ────────────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
-    dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
+    dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
@@ -148,6 +148,31 @@ class Log(NamedTuple):
     text: str
 
 
+class Output(NamedTuple):
+    """What a hook printed.
+
+    Attributes:
+        text: whole lines, but for the last that a function printed.
+        stream: ``stdout`` or ``stderr``.
+        hook, plugin: the hook and the instance that ran, ``""`` if none did.
+        event: the number of its event, 0 of a nested one's.
+        pid: the worker process.
+    """
+
+    text: str
+    stream: str
+    hook: str
+    plugin: str
+    event: int
+    pid: int
+
+
+class Record(NamedTuple):
+    """A log record, as the names and plain values of its attributes."""
+
+    fields: tuple[tuple[str, Any], ...]
+
+
 class Answer(NamedTuple):
     """The statistics, marshalled."""
 
@@ -280,7 +305,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Answer, Ready, ManagerLost, Stopped,
+        Outcome, Squashed, Log, Output, Record, Answer, Ready, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -31,6 +31,8 @@ from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
+_NO_ACTORS: frozenset[str] = frozenset()
+
 
 class Scheduler:
     """Decides what runs next, where.
@@ -49,8 +51,8 @@ class Scheduler:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
         commits: for the Manager, likewise.
-        written: the tokens of assignments that are among those commits; likewise.
-        handed: the tokens of events whose background handlers are among the next jobs; likewise.
+        begun: the tokens of what takes effect before a worker can mark it as started: assignments among those
+            commits, and events whose background handlers are handed over; likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
         nested: nested events that have not ended.
@@ -82,8 +84,7 @@ class Scheduler:
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
-        self.written: list[int] = []
-        self.handed: list[int] = []
+        self.begun: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
@@ -243,7 +244,8 @@ class Scheduler:
             if self._chain is None and event.fused and not plan.background and plan.stages:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
-            event.tickets = self._turns.draw(event, plan.actors)
+            if plan.actors:
+                event.tickets = self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
                 event.pinned = self.log.pin(plan.reads)
         self._next_step(event)
@@ -262,9 +264,12 @@ class Scheduler:
         if event.step >= len(steps):
             self._end(event, m.OK)
             return
-        event.results = {}
         tasks = self._tasks(event, steps[event.step])
         event.unfinished = len(tasks)
+        if event.fused:
+            self._turns.queue(tasks[0])
+            return
+        event.results.clear()
         if not self.threaded:
             event.postponed = deque(tasks[1:])
             tasks = tasks[:1]
@@ -281,7 +286,9 @@ class Scheduler:
         return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
-        actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
+        actors = _NO_ACTORS
+        if activity.tickets:
+            actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
         return Task(activity, stages, home, actors, self.table.estimate(stages))
 
     def _task_done(self, task: Task, results: Results) -> None:
@@ -362,7 +369,7 @@ class Scheduler:
         if write.clear:
             groups = ((dump_deletions(self.log.namespace),), *groups)
         self._commit(groups)
-        self.written.append(write.token)
+        self.begun.append(write.token)
         self._end(write, m.OK)
 
     # -- background --------------------------------------------------------------------------------------
@@ -370,7 +377,7 @@ class Scheduler:
     def _hand_over(self, event: Activity) -> None:
         plan = event.plan
         if event.token:
-            self.handed.append(event.token)
+            self.begun.append(event.token)
         pinned = self.log.pin(plan.background_reads)
         for function in plan.background:
             child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)

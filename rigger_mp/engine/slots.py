@@ -31,7 +31,7 @@ class SlotTable:
 
     def estimate(self, stages: Iterable[Stage]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
-        return self.estimates.upper(function.id for stage in stages for function in stage)
+        return self.estimates.upper(stages)
 
     def has_room(self, slot: Slot, stages: Iterable[Stage]) -> bool:
         """Tell whether functions may be sent to a slot now, behind what is there."""

@@ -86,6 +86,8 @@ class Supervisor:
 
     Attributes:
         seats: by the number of their slot.
+        limits: limits on processes.
+        may_retire: whether a process may have to be ended between two jobs.
         nested_received: how many nested events have come from processes that have a row in the marks.
     """
 
@@ -99,7 +101,7 @@ class Supervisor:
     ) -> None:
         self.seats: dict[int, Seat] = {}
         self._settings = settings
-        self._limits = limits
+        self.limits = limits
         self._marks = marks
         self._rows = list(range(ROWS))
         self._received = [0] * ROWS
@@ -107,6 +109,7 @@ class Supervisor:
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
         self.nested_received = 0
+        self.may_retire = limits.max_tasks_per_child is not None
 
     def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
         """Add a slot and start its first process."""
@@ -120,7 +123,7 @@ class Supervisor:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
         # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
-        main = partial(worker_main, marks=self._marks, row=seat.row)
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name)
         seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = FrameReader(seat.process.socket.fileno())
@@ -195,29 +198,40 @@ class Supervisor:
             return True
         now = time.monotonic()
         seat.starts_failed.append(now)
-        while seat.starts_failed and seat.starts_failed[0] < now - self._limits.restart_period:
+        while seat.starts_failed and seat.starts_failed[0] < now - self.limits.restart_period:
             seat.starts_failed.popleft()
-        return len(seat.starts_failed) <= self._limits.max_restarts
+        return len(seat.starts_failed) <= self.limits.max_restarts
 
     def overdue(self) -> list[Seat]:
-        """Return the seats whose running function has exceeded its time limit."""
+        """Return the seats whose running function has exceeded its time limit; their processes are halted."""
         now = time.monotonic()
-        return [
-            seat
-            for seat in self.seats.values()
-            if seat.process is not None and 0 < seat.process.journal.deadline < now
-        ]
+        return [seat for seat in self.seats.values() if _is_late(seat, now) and self._catch(seat, now)]
+
+    def _catch(self, seat: Seat, now: float) -> bool:
+        """Halt the process of a seat if it still runs what is late: the next job must not be blamed."""
+        assert seat.process is not None
+        if not seat.process.halt():
+            return False
+        if _is_late(seat, now):
+            return True
+        seat.process.resume()
+        return False
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
-        if not self._limits.time_limited:
+        if not self.limits.time_limited:
             return None
         busy = any(seat.slot.outstanding for seat in self.seats.values())
         return LIMIT_CHECK if busy else None
 
+    def wear_out(self, seat: Seat) -> None:
+        """Note that the process of a seat has used enough memory."""
+        seat.worn = True
+        self.may_retire = True
+
     def retire_worn(self) -> None:
         """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
-        most = self._limits.max_tasks_per_child
+        most = self.limits.max_tasks_per_child
         for seat in self.seats.values():
             if seat.hosted and (seat.worn or (most is not None and seat.jobs >= most)):
                 seat.slot.up = False
@@ -237,3 +251,7 @@ class Supervisor:
                 seat.process = seat.reader = seat.writer = None
         for process in processes:
             process.end(deadline)
+
+
+def _is_late(seat: Seat, now: float) -> bool:
+    return seat.process is not None and 0 < seat.process.journal.deadline < now
