@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from waiting import wait_for
 
 from rigger_mp import HookError, RiggerClient
 from rigger_mp.errors import ConnectionLostError
+from rigger_mp.net import globals_replica
+from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.standby import Standby
 
 
@@ -187,3 +190,59 @@ def test_replies_are_whole_when_one_at_a_time_turns_into_many_at_once(rigger: Qu
         replies = [wire.hear() for _ in range(90)]
     assert sorted(reply["id"] for reply in replies) == list(range(10, 100))
     assert {len(reply["output"]["text"]) for reply in replies} == {50_000}
+
+
+def test_outputs_have_the_globals_of_their_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(globals_replica, "SEED_EVERY", 2)
+    known: list[bool] = []
+    values = GlobalsReplica.values_at_end
+
+    def counting(replica: GlobalsReplica, ended: Any) -> Any:
+        found = values(replica, ended)
+        known.append(found is not None)
+        return found
+
+    monkeypatch.setattr(GlobalsReplica, "values_at_end", counting)
+    with served() as rigger, RiggerClient("127.0.0.1", port_of(rigger)) as client:
+
+        def check(number: int) -> None:
+            output = client.fire_hook("sum", grab_result=True, a=number, b=1)
+            expected = {**rigger.global_data, "a": number, "b": 1, "sum": number + 1}
+            assert output == expected
+            assert output["last"] == number + 1
+
+        def check_some() -> None:
+            known.clear()
+            for number in range(20):
+                check(number)
+
+        check_some()
+        assert any(known)
+        rigger.global_data["more"] = "text"
+        check_some()
+        assert any(known)
+        rigger.global_data["nested"] = {"a": [1, 2]}
+        check_some()
+        assert not all(known)
+        del rigger.global_data["nested"]
+        check_some()
+        assert any(known)
+        for _ in range(200):  # more than an outcome brings
+            rigger.fire_hook("sum", a=1, b=1)
+        check_some()
+        assert any(known)
+        rigger.global_data = {"other": 1}  # type: ignore[assignment]  # riggerlib's way
+        check_some()
+        assert any(known)
+
+
+def test_outputs_are_right_after_the_dispatcher_was_replaced() -> None:
+    with served() as rigger, RiggerClient("127.0.0.1", port_of(rigger)) as client:
+        for number in range(20):
+            client.fire_hook("sum", grab_result=True, a=number, b=1)
+        dispatcher = next(entry for entry in rigger.stats()["processes"] if entry["role"] == "dispatcher")
+        os.kill(dispatcher["pid"], signal.SIGKILL)
+        rigger.global_data["after"] = 1
+        for number in range(20):
+            output = client.fire_hook("sum", grab_result=True, a=number, b=1)
+            assert output == {**rigger.global_data, "a": number, "b": 1, "sum": number + 1}

@@ -39,6 +39,7 @@ class Activity:
         postponed: tasks of the present step that run after one another (``threaded: false``).
         tickets: stateful instances whose turn it still awaits.
         lost: ``(status, detail)`` once a process died under it.
+        since: the version of the globals from which its sender wants to go on, -1: it does not.
         replica: the slot that applies its updates of globals as they are made.
     """
 
@@ -62,6 +63,7 @@ class Activity:
     tickets: set[str] = field(default_factory=set)
     retries: int = 0
     lost: tuple[int, str] | None = None
+    since: int = -1
     replica: Slot | None = None
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:

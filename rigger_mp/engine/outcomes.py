@@ -26,15 +26,22 @@ class Outcomes:
         self.messages: list[Any] = []
 
     def report(
-        self, activity: Activity, status: int, failures: tuple[Any, ...], detail: str, version: int
+        self,
+        activity: Activity,
+        status: int,
+        failures: tuple[Any, ...],
+        detail: str,
+        version: int,
+        *,
+        news: tuple[m.CommitEntry, ...] | None = None,
     ) -> None:
-        """Tell how an activity ended; ``version`` is that of the globals by then."""
+        """Tell how an activity ended; ``version`` is that of the globals by then, ``news`` how they came to it."""
         hook = activity.plan.hook
         if activity.kind is Kind.EVENT:
             self.counters.ended(hook, status)
         if activity.token:
             updates = activity.updates
-            self.messages.append(m.Outcome(activity.token, status, updates, failures, version, detail, hook))
+            self.messages.append(m.Outcome(activity.token, status, updates, failures, version, detail, hook, news))
         elif status != m.OK:
             self.squashed(hook, failures or (loss_record(hook, LOSS_NAMES[status], detail),))
 

@@ -101,7 +101,8 @@ class Scheduler:
 
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
-        self._accept(Activity(Kind.EVENT, event.token, self.registry.plan(event.hook), event.arguments))
+        plan = self.registry.plan(event.hook)
+        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, since=event.since))
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -347,7 +348,8 @@ class Scheduler:
         self.nested -= activity.nested
         self._running -= 1
         self._ordered_running -= activity.ordered
-        self.outcomes.report(activity, status, failures, detail, self.log.version)
+        news = self.log.news(activity.since)
+        self.outcomes.report(activity, status, failures, detail, self.log.version, news=news)
         if not self._running:
             self._chain = None
         if not self._ordered_running:
