@@ -20,6 +20,7 @@ from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
 from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import write_output
+from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -35,6 +36,7 @@ from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
+    from rigger_mp.engine.segments import Arguments
     from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
 
@@ -282,7 +284,7 @@ class Rigger:
         engine = self._running()
         engine.refuse_on_results_thread(f"fire_hook({hook!r})")
         self._check_initialized()
-        return engine.call(str(hook), dump_arguments(kwargs)).open()
+        return engine.call(str(hook), dump_with_segment(dump_arguments, kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -301,7 +303,7 @@ class Rigger:
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
         self._check_initialized()
-        engine.submit(str(hook), dump_arguments(kwargs), future)
+        engine.submit(str(hook), dump_with_segment(dump_arguments, kwargs), future)
 
     def _check_initialized(self) -> None:
         if not self.initialized:
@@ -523,7 +525,7 @@ class Rigger:
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
     def _try_submit(
-        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None, since: int
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None, since: int
     ) -> bool:
         self._check_initialized()
         return self._running().try_submit(hook, arguments, waiter, note, since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,35 @@ class Forger(RiggerBasePlugin):
                 if stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
                     os.write(int(entry.name), b"\0\0\0\5hello")
         return {"forged": True}, None
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, None
+
+
+class Forker(RiggerBasePlugin):
+    """Stateless: forks in its hooks, and leaves them in both processes."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        for hook in ("fork", "fork_and_exit", "fork_and_fail", "fine"):
+            self.register_plugin_hook(hook)
+
+    def fork(self) -> Any:
+        os.fork()
+        return {"pid": os.getpid()}, None
+
+    def fork_and_exit(self) -> Any:
+        child = os.fork()
+        if not child:
+            sys.exit(3)
+        return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}, None
+
+    def fork_and_fail(self) -> Any:
+        child = os.fork()
+        if not child:
+            raise ValueError("the child fails")
+        return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}, None
 
     def fine(self) -> Any:
         return {"pid": os.getpid()}, None

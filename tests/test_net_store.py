@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from remote import Wire, port_of, served
 from test_net_server import start_program
@@ -28,7 +28,7 @@ from rigger_mp.errors import EngineLost, ServerRestartedError, StartError
 from rigger_mp.net import event_store
 from rigger_mp.net.event_store import EventStore, State
 
-TOTAL = 3000
+TOTAL = 2000
 WORKERS = 2
 
 
@@ -258,6 +258,7 @@ def test_marks_tell_what_has_started(tmp_path: Path) -> None:
             assert State.NOT_STARTED not in states.values()
 
 
+@settings(max_examples=30)
 @given(cut=st.integers(0, 2000), garbage=st.binary(max_size=40))
 def test_a_record_that_was_not_written_whole_ends_the_file(cut: int, garbage: bytes) -> None:
     with TemporaryDirectory() as directory:

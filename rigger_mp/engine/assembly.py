@@ -12,7 +12,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.frames import FrameReader
+from rigger_mp.engine.frames import read_frame
 from rigger_mp.engine.registry import Function, Placeable, Registry, place
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Limits, Seat, Supervisor
@@ -62,11 +62,10 @@ class Boot:
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
         """Read it off the socket to the user's process."""
-        reader = FrameReader(owner.fileno())
-        while not reader.eof:
-            for payload in reader.read():
-                boot: Boot = pickle.loads(payload)
-                return boot
+        payload = read_frame(owner.fileno())  # what follows may come with descriptors
+        if payload:
+            boot: Boot = pickle.loads(payload)
+            return boot
         raise SystemExit(0)
 
 

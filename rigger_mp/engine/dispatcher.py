@@ -25,9 +25,11 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.assembly import Assembly, Boot
+from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
+from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -48,7 +50,7 @@ class Peers:
 
     ingress: FrameReader
     owner: socket.socket
-    outcomes: FrameWriter
+    outcomes: SocketWriter
     manager: FrameWriter
 
 
@@ -75,6 +77,7 @@ class Dispatcher:
         self._manager_missed = False
         self._listening = False
         self._orphaned = False
+        self._arrived = ArrivedSegments()
         self._floor = 0
         self._max_output = boot.max_output
         self._output_waiting = self._output_dropped = 0
@@ -130,7 +133,7 @@ class Dispatcher:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
         counts = Counts(self._scheduler.nested, self._scheduler.background, self._supervisor.nested_received)
         self._marks.note(Counts(*map(max, counts, self._marks.counts)))
-        self._peers.outcomes.write(m.pack(self._outbox))
+        self._peers.outcomes.write_batch(self._outbox)
         self._outbox.clear()
         self._marks.note(counts)
 
@@ -205,7 +208,7 @@ class Dispatcher:
     def _take(self, message: Any) -> None:
         match message:
             case m.Event():
-                self._scheduler.accept(message)
+                self._accept(message)
             case m.Inquire():
                 self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
             case m.Drain():
@@ -215,19 +218,35 @@ class Dispatcher:
             case _:
                 self._assembly.take(message)
 
+    def _accept(self, event: m.Event) -> None:
+        arrived = self._arrived
+        for id_, content in event.segments:
+            # Its descriptor was sent before the event was.
+            while content is None and id_ not in arrived and self._read_owner():
+                continue
+        self._scheduler.accept(event._replace(segments=arrived.take(event.segments)) if event.segments else event)
+
     def _on_owner(self, mask: int) -> None:
         if mask & WRITE:
             self._peers.outcomes.flush()
-        if not mask & READ:
-            return
+        if mask & READ:
+            self._read_owner()
+
+    def _read_owner(self) -> bool:
+        """Take the descriptors that have come from the user's process; false if none have."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+            data, fds = receive(self._peers.owner, 1 << 16)
+        except BlockingIOError:
+            return False
         except ConnectionError:
             data, fds = b"", []
-        if not data:
-            self._orphaned = True
+        self._orphaned |= not data
         for fd in fds:
-            self._adopt_manager(fd)
+            if is_segment(fd):
+                self._arrived.add(fd)
+            else:
+                self._adopt_manager(fd)
+        return bool(data)
 
     def _adopt_manager(self, fd: int) -> None:
         old = self._peers.manager
@@ -257,7 +276,7 @@ class Dispatcher:
             os.set_blocking(writer.fd, True)
             writer.flush()
         if self._outbox:
-            self._peers.outcomes.write(m.pack(self._outbox))
+            self._peers.outcomes.write_batch(self._outbox, lambda: False)
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
 
     def _await_release(self) -> None:
@@ -305,11 +324,12 @@ class Dispatcher:
             return []
 
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in self._unpack_from(seat, payload):
+        assert seat.reader is not None
+        for message in map(seat.reader.complete, self._unpack_from(seat, payload)):
             match message:
                 case m.Done():
                     seat.jobs += 1
-                    self._scheduler.done(seat.slot, message.job, message.results)
+                    self._scheduler.done(seat.slot, message.job, message.results, message.segments)
                 case m.Nested():
                     self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
@@ -364,6 +384,6 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     for fd in fds.values():
         os.set_blocking(fd, False)
     peers = Peers(
-        FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
+        FrameReader(fds["ingress"]), owner, SocketWriter(owner), FrameWriter(fds["manager"])
     )
     Dispatcher(boot, peers, marks, open_sentinel(parent)).run()

@@ -10,6 +10,7 @@ from rigger_mp.encoding import PLAIN, Encoded, load_names
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
+from rigger_mp.engine.segments import Arguments, Segment
 from rigger_mp.engine.snapshots import Snapshot
 from rigger_mp.errors import EngineLost, HookError, RiggerError, TimeLimitExceeded, WorkerLost
 from rigger_mp.namespace import Chain
@@ -27,13 +28,16 @@ _ABSENT = object()
 class Ended:
     """An event that the dispatcher has ended."""
 
-    __slots__ = ("_arguments", "_config", "_outcome", "_reader", "_snapshot")
+    __slots__ = ("_arguments", "_config", "_outcome", "_reader", "_segments", "_snapshot")
 
     def __init__(
-        self, outcome: m.Outcome, arguments: bytes, config: Encoded, reader: GlobalsReader, snapshot: Snapshot
+        self, outcome: m.Outcome, arguments: Arguments, config: Encoded, reader: GlobalsReader, snapshot: Snapshot
     ) -> None:
         self._outcome = outcome
-        self._arguments = arguments
+        self._arguments, segments = arguments
+        self._segments: tuple[Segment, ...] = (*segments, *outcome.segments) if outcome.status == m.OK else ()
+        for segment in self._segments:
+            segment.map_for_one()
         self._config = config
         self._reader = reader
         self._snapshot = snapshot
@@ -51,6 +55,7 @@ class Ended:
         return HookResult(
             outcome.hook,
             arguments=self._arguments,
+            segments=self._segments,
             updates=outcome.updates,
             config=self._config,
             reader=self._reader,
@@ -68,19 +73,25 @@ class Ended:
 
         ``None`` if they are not, or the event did not succeed. Without names, of all locals.
         """
-        if self._outcome.status != m.OK:
+        if self._outcome.status != m.OK or self._segments:
             return None
         local = load_names(self._arguments)
         for group in self._outcome.updates:
             for update in group:
                 local |= load_names(update)
-        values = local if names is None else {name: local.get(name, _ABSENT) for name in names}
+        local["config"] = self._config
+        if names is None:
+            del local["config"]
+            names = local
+        values = {name: local.get(name, _ABSENT) for name in names}
         return values if all(type(value) in PLAIN for value in values.values()) else None
 
     @property
     def size(self) -> int:
         """About how many bytes it holds."""
-        return len(self._arguments) + sum(len(update) for group in self._outcome.updates for update in group)
+        beside = sum(segment.size for segment in self._segments)
+        updates = sum(len(update) for group in self._outcome.updates for update in group)
+        return len(self._arguments) + updates + beside
 
     @property
     def version(self) -> int:

@@ -34,6 +34,7 @@ from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
+from rigger_mp.engine.segments import Arguments
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
@@ -197,7 +198,7 @@ class Engine:
     def _send_again(self) -> None:
         pending = [(self._pending.turn(message.token), message) for message in self._pending.messages()]
         for _, message in sorted([*self._changes.all(), *pending], key=lambda entry: entry[0]):
-            self._dispatcher.ingress.put(message)
+            self._dispatcher.send(message)
         for token in self._answers:
             self._dispatcher.ingress.put(m.Inquire(token))
         if self._stop_by is not None:
@@ -205,7 +206,7 @@ class Engine:
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    def submit(self, hook: str, arguments: bytes, waiter: Waiter | None) -> None:
+    def submit(self, hook: str, arguments: Arguments, waiter: Waiter | None) -> None:
         """Fire a hook; its outcome goes to ``waiter``, if there is one.
 
         Waits while ``queue_size`` events are pending.
@@ -214,9 +215,9 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
             QueueFull: there is no room, and this is the thread that makes room.
         """
-        self._send(lambda token: m.Event(token, hook, arguments), waiter)
+        self._send(lambda token: m.Event(token, hook, *arguments), waiter)
 
-    def call(self, hook: str, arguments: bytes) -> Ended | Lost:
+    def call(self, hook: str, arguments: Arguments) -> Ended | Lost:
         """Fire a hook, wait for its end, and return that.
 
         Raises:
@@ -225,12 +226,17 @@ class Engine:
         call = Call()
         with self._lock:
             self._make_room()
-            event = self._pending.add(lambda token: m.Event(token, hook, arguments), call)
-            self._dispatcher.ingress.put_now(event)
+            event = self._pending.add(lambda token: m.Event(token, hook, *arguments), call)
+            self._dispatcher.send(event, now=True)
         return self._receiver.wait_for(call, event.token)
 
     def try_submit(
-        self, hook: str, arguments: bytes, waiter: Waiter, note: Callable[[int], None] | None = None, since: int = -1
+        self,
+        hook: str,
+        arguments: Arguments,
+        waiter: Waiter,
+        note: Callable[[int], None] | None = None,
+        since: int = -1,
     ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
 
@@ -248,7 +254,7 @@ class Engine:
             def make(token: int) -> m.Event:
                 if note is not None:
                     note(token)
-                return m.Event(token, hook, arguments, since)
+                return m.Event(token, hook, *arguments, since)
 
             self._put(make, waiter)
         return True
@@ -275,7 +281,7 @@ class Engine:
         alone = not len(self._pending)
         message = self._pending.add(make, waiter)
         # What follows at once can be gathered; what comes to an idle engine had better start.
-        (self._dispatcher.ingress.put_now if alone else self._dispatcher.ingress.put)(message)
+        self._dispatcher.send(message, now=alone)
         self._receiver.resume()
 
     def _check_running(self) -> None:

@@ -3,7 +3,8 @@
 Messages are named tuples of builtins. A frame is a list of ``(tag, fields)`` pairs, written with
 :mod:`marshal`: both ends run the same interpreter, it is several times as fast as pickle for such tuples,
 and reading it can run no code, so that the dispatcher holds no way to execute what a worker sent. Values of
-users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
+users are ``bytes`` in it (:mod:`rigger_mp.encoding`), or beside it: the ``segments`` of a message hold its large
+values (:mod:`rigger_mp.engine.descriptors`).
 
 ::
 
@@ -24,6 +25,8 @@ Group = tuple[bytes, ...]
 """The updates of one stage: one :func:`~rigger_mp.encoding.dump_updates` per function, in their order."""
 CommitEntry = tuple[Group, ...]
 """Groups committed to the global namespace at once."""
+Segments = tuple[Any, ...]
+"""Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
 OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
 """Statuses of an :class:`Outcome`."""
@@ -61,6 +64,7 @@ class Event(NamedTuple):
     token: int
     hook: str
     arguments: bytes
+    segments: Segments = ()
     since: int = -1
 
 
@@ -140,6 +144,7 @@ class Outcome(NamedTuple):
     version: int
     detail: str
     hook: str
+    segments: Segments = ()
     news: tuple[CommitEntry, ...] | None = None
 
 
@@ -230,6 +235,7 @@ class Job(NamedTuple):
     squash: bool
     depth: int
     token: int = 0
+    segments: Segments = ()
 
 
 class Host(NamedTuple):
@@ -259,6 +265,7 @@ class Done(NamedTuple):
 
     job: int
     results: tuple[tuple[tuple[Any, ...], ...], ...]
+    segments: Segments = ()
 
 
 class Nested(NamedTuple):
@@ -267,6 +274,7 @@ class Nested(NamedTuple):
     hook: str
     arguments: bytes
     depth: int
+    segments: Segments = ()
 
 
 class Worn(NamedTuple):

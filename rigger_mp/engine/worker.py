@@ -11,24 +11,31 @@ get old, or when they get large. What is in the journal survives the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import socket
 import sys
 import threading
 import time
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.frames import FrameReader, frame, write_all
+from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
+from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import Forwarder
+from rigger_mp.engine.segments import Segment, forget_inherited
 from rigger_mp.errors import NotRunningError
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
+KEEP_SEGMENTS = 0.02
+"""Seconds that the large values of a job are kept: the next job is often another function of the same event."""
 
 
 class Worker:
@@ -44,7 +51,8 @@ class Worker:
 
     def __init__(self, name: str, fd: int, journal: Journal, marks: Marks, row: int) -> None:
         self._fd = fd
-        self._reader = FrameReader(fd)
+        self._socket = socket.socket(fileno=fd)
+        self._reader = SocketReader(self._socket)
         self._journal = journal
         self._marks = marks
         self._row = row
@@ -55,10 +63,29 @@ class Worker:
         self._host = PluginHost(self._send_now, journal, self._forwarder)
         self._flushed = time.perf_counter()
         self._worn = False
+        self._recent: tuple[Segment, ...] = ()
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
+        os.register_at_fork(after_in_child=self._become_fork)
+
+    def _become_fork(self) -> None:
+        """In a child that a hook forked: nothing of the engine's is shared with it."""
+        with contextlib.suppress(OSError):  # the hook may have closed it, or this is a child's child
+            os.close(self._fd)
+        self._journal.leave()
+        self._marks.leave()
+        self._forwarder.forget_lines()
+
+    def _leave_fork(self) -> None:
+        """End a child that a hook forked where it comes back from user code: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            raise SystemExit(0)
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
         while not self._reader.eof:
+            if self._recent and not self._arrival.poll(KEEP_SEGMENTS * 1000):
+                self._recent = ()
             for payload in self._reader.read():
                 for message in m.unpack(payload):
                     self._handle(message)
@@ -70,7 +97,9 @@ class Worker:
             case m.Job():
                 self._run(message)
             case m.Host():
-                self._send_now(self._host.host(message))
+                hosted = self._host.host(message)
+                self._leave_fork()
+                self._send_now(hosted)
             case m.Load():
                 self._host.load(message)
             case m.Forget():
@@ -80,14 +109,21 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
-        done = self._host.run(job)
+        complete: m.Job = self._reader.complete(job)
+        self._recent = complete.segments
+        done = self._host.run(complete)
+        self._leave_fork()
         with self._writing:
-            self._keep(m.pack((done,)))
+            self._keep(done)
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _keep(self, payload: bytes) -> None:
+    def _keep(self, done: m.Done) -> None:
+        if done.segments:
+            self._send_now(done)  # no page keeps a descriptor
+            return
+        payload = m.pack((done,))
         if self._journal.append(payload):
             return
         self._flush()
@@ -97,12 +133,12 @@ class Worker:
     def _send_now(self, message: Any) -> None:
         if os.getpid() != self._pid:
             raise NotRunningError("this process was forked by a hook: only the hook's own process can reach the engine")
-        data = frame(m.pack((message,)))
+        data, fds = frame_message(message)
         with self._writing:  # hooks may have started threads
             if type(message) is m.Nested:
                 self._marks.fire(self._row)
             self._flush()
-            write_all(self._fd, data)
+            send_frame(self._socket, data, fds, message)
 
     def _watch_memory(self) -> None:
         most = self._host.max_memory
@@ -130,8 +166,11 @@ def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) ->
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
+        forget_inherited()
         Worker(name, fd, journal, marks, row).run()
         status = 0
+    except SystemExit as error:  # of a child that a hook forked
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
     except BaseException:  # noqa: BLE001 - the process ends here, and somebody should learn why

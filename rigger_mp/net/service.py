@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rigger_mp.encoding import dump_arguments
 from rigger_mp.engine.endings import Ended
 from rigger_mp.engine.pending import Waiter
+from rigger_mp.engine.segments import Arguments, dump_with_segment
 from rigger_mp.errors import EngineLost, LimitError, NotRunningError, RiggerError
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker, body_of
@@ -53,7 +54,7 @@ class Backend:
         store: where accepted events are written down, ``None``: nowhere.
     """
 
-    try_submit: Callable[[str, bytes, Waiter, Callable[[int], None] | None, int], bool]
+    try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None, int], bool]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
@@ -140,7 +141,7 @@ class Service:
         request, store = task.request, self._store
         wants_globals = task.direct is not None and request.grab and request.results is None
         since = self._globals.version if wants_globals else -1
-        arguments = dump_arguments(request.data or {})
+        arguments = dump_with_segment(dump_arguments, request.data or {})
         if store is None:
             return self.backend.try_submit(request.hook, arguments, task, None, since)
         store.reserve(len(line))
