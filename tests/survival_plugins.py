@@ -124,6 +124,27 @@ class Forker(RiggerBasePlugin):
         return {"pid": os.getpid()}, None
 
 
+class Digger(RiggerBasePlugin):
+    """Stateless: nests values deeper than other processes can follow."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("dig")
+        self.register_plugin_hook("fine")
+
+    def dig(self, depth: int, leaf: int) -> Any:
+        sys.setrecursionlimit(20_000)
+        mapping: Any = {str(leaf): leaf}
+        chain: Any = []
+        for _ in range(depth):
+            mapping, chain = {"deeper": mapping}, [chain]
+        return None, {"mapping": mapping, "list": chain}
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, {"counted": [1]}
+
+
 class Poison:
     """Pickles, and cannot be unpickled."""
 

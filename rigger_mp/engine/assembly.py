@@ -7,15 +7,19 @@ import socket
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.frames import read_frame
+from rigger_mp.engine.keeper import Keeper
 from rigger_mp.engine.registry import Function, Placeable, Registry, place
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Limits, Seat, Supervisor
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 STAGES = ("pre", "post")
 
@@ -38,6 +42,8 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        spool: the absolute path of the archive's spool, or ``""``.
+        synchronous: of the spool.
         max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
@@ -54,7 +60,10 @@ class Boot:
     max_nesting: int
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
+    default_retries: int = 0
     archive_retries: int = 0
+    spool: str = ""
+    synchronous: str = "normal"
     max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False
@@ -78,6 +87,7 @@ class Assembly:
 
     Attributes:
         ready: whether every instance has been tried once; nothing runs before.
+        keeper: writes to the spool, if there is one.
     """
 
     def __init__(self, boot: Boot, supervisor: Supervisor) -> None:
@@ -103,12 +113,19 @@ class Assembly:
             queue_size=boot.queue_size,
         )
         self.ready = False
+        self.keeper: Keeper | None = None
         self._functions: dict[str, dict[str, m.HostedFunction]] = {}
         self._problems: dict[str, str] = {}
         self._callbacks = 0
         self._retired: list[str] = []
 
     # -- starting ----------------------------------------------------------------------------------------
+
+    def keep(self, spool: Spool) -> Keeper:
+        """Have background jobs kept in a spool."""
+        self.scheduler.durable = True
+        self.keeper = Keeper(spool, self.scheduler)
+        return self.keeper
 
     def start_workers(self) -> None:
         """Start the processes of all slots but the archive's."""
@@ -141,10 +158,13 @@ class Assembly:
         if archived and ARCHIVE not in self._supervisor.seats:
             slot = Slot(ARCHIVE, shared=False)
             self.scheduler.slots[ARCHIVE] = slot
-            self._supervisor.add(slot, self._setups(archived))
+            marks = self.keeper.spool.marks if self.keeper is not None else None
+            self._supervisor.add(slot, self._setups(archived), marks)
             return []
         self._bind_instances()
         self.ready = True
+        if self.keeper is not None:
+            self.keeper.resume()
         problems = tuple(f"instance {ident!r}: {text}" for ident, text in self._problems.items())
         return [m.Ready(problems, self._described())]
 
@@ -172,9 +192,8 @@ class Assembly:
         plan = self._plans[hosted.ident]
         home = ARCHIVE if hosted.bg else self._placement.homes[hosted.ident]
         actor = "" if plan.stateless else f"{hosted.ident}@archive" if home == ARCHIVE else hosted.ident
-        retries = plan.max_retries or self._boot.hook_retries.get(hosted.event, 0)
-        if home == ARCHIVE:
-            retries = retries or self._boot.archive_retries
+        default = self._boot.archive_retries if home == ARCHIVE else self._boot.default_retries
+        retries = plan.max_retries or self._boot.hook_retries.get(hosted.event, 0) or default
         concurrent = plan.stateless or hosted.concurrent
         return Function(
             hosted.function_id, hosted.label, hosted.ident, home, concurrent, hosted.reads, actor, retries
@@ -264,7 +283,9 @@ class Assembly:
         return rows
 
     def _seat_stats(self, seat: Seat) -> dict[str, Any]:
+        kept = self.keeper.spool if self.keeper is not None and seat.slot.number == ARCHIVE else None
         return {
+            **({"spooled": kept.jobs, "dead_letters": kept.dead} if kept is not None else {}),
             "role": "archive" if seat.slot.number == ARCHIVE else "worker",
             "name": seat.name,
             "pid": seat.process.pid if seat.process is not None else 0,

@@ -19,6 +19,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.segments import most_open
@@ -45,6 +46,7 @@ class Seat:
         row: of the present process, in the marks; ``nested``: how many nested events it has fired.
         starts_failed: when processes died, one after another, before they had made their instances, by
             ``time.monotonic``.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
     slot: Slot
@@ -61,6 +63,7 @@ class Seat:
     restarts: int = 0
     starts_failed: deque[float] = field(default_factory=deque)
     past_jobs: int = 0
+    job_marks: JobMarks | None = None
     row: int = ROWS
     nested: int = 0
 
@@ -112,10 +115,12 @@ class Supervisor:
         self.nested_received = 0
         self.may_retire = limits.max_tasks_per_child is not None
 
-    def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
+    def add(
+        self, slot: Slot, instances: Iterable[tuple[str, bytes]], job_marks: JobMarks | None = None
+    ) -> Seat:
         """Add a slot and start its first process."""
         name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
-        seat = Seat(slot, name, list(instances))
+        seat = Seat(slot, name, list(instances), job_marks=job_marks)
         self.seats[slot.number] = seat
         self.start(seat)
         return seat
@@ -124,7 +129,7 @@ class Supervisor:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
         # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
-        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name)
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name, job_marks=seat.job_marks)
         seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = SocketReader(seat.process.socket)

@@ -24,6 +24,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
 from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import Forwarder
@@ -47,15 +48,19 @@ class Worker:
         journal: the page shared with the dispatcher.
         marks: the memory that outlives the dispatcher.
         row: where it counts the nested events that this process fires.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, name: str, fd: int, journal: Journal, marks: Marks, row: int) -> None:
+    def __init__(
+        self, name: str, fd: int, journal: Journal, marks: Marks, row: int, *, job_marks: JobMarks | None = None
+    ) -> None:
         self._fd = fd
         self._socket = socket.socket(fileno=fd)
         self._reader = SocketReader(self._socket)
         self._journal = journal
         self._marks = marks
         self._row = row
+        self._job_marks = job_marks
         self._writing = threading.RLock()
         self._pid = os.getpid()
         self._forwarder = Forwarder(name, self._send_now)
@@ -109,15 +114,25 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
+        if job.kept is not None and self._job_marks is not None:
+            place = self._job_marks.start(*job.kept)
+            failed = self._run_and_keep(job)
+            self._job_marks.end(place, failed=failed)
+        else:
+            self._run_and_keep(job)
+        self._journal.begin(0)
+        if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
+            self._flush()
+
+    def _run_and_keep(self, job: m.Job) -> bool:
+        """Run a job and keep its results; tell whether a function failed."""
         complete: m.Job = self._reader.complete(job)
         self._recent = complete.segments
         done = self._host.run(complete)
         self._leave_fork()
         with self._writing:
             self._keep(done)
-        self._journal.begin(0)
-        if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
-            self._flush()
+        return any(result[2] is not None for stage in done.results for result in stage)
 
     def _keep(self, done: m.Done) -> None:
         if done.segments:
@@ -162,12 +177,14 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) -> None:
+def worker_main(
+    fd: int, journal: Journal, marks: Marks, row: int, name: str, *, job_marks: JobMarks | None = None
+) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
         forget_inherited()
-        Worker(name, fd, journal, marks, row).run()
+        Worker(name, fd, journal, marks, row, job_marks=job_marks).run()
         status = 0
     except SystemExit as error:  # of a child that a hook forked
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
