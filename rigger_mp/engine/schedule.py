@@ -123,7 +123,11 @@ class Scheduler:
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
         plan = self.registry.plan(event.hook)
-        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, segments=event.segments))
+        self._accept(
+            Activity(
+                Kind.EVENT, event.token, plan, event.arguments, segments=event.segments, since=event.since
+            )
+        )
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -378,7 +382,8 @@ class Scheduler:
         self.nested -= activity.nested
         self._running -= 1
         self._ordered_running -= activity.ordered
-        self.outcomes.report(activity, status, failures, detail, self.log.version)
+        news = self.log.news(activity.since)
+        self.outcomes.report(activity, status, failures, detail, self.log.version, news=news)
         if not self._running:
             self._chain = None
         if not self._ordered_running:
