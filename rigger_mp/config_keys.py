@@ -73,7 +73,11 @@ TIME_LIMIT = Key(
     nullable=True,
 )
 MAX_RETRIES = Key(
-    "max_retries", ("integer",), "how often an event is run again whose process died", default=0, minimum=0
+    "max_retries",
+    ("integer",),
+    "how often an event is run again whose process died; then it is quarantined",
+    default=0,
+    minimum=0,
 )
 
 INSTANCE_KEYS = (
@@ -93,8 +97,27 @@ HOOK_KEYS = (
 )
 
 ARCHIVE_KEYS = (
-    Key("spool", ("string",), "file that keeps background jobs until they are done", nullable=True),
-    MAX_RETRIES,
+    Key(
+        "spool",
+        ("string",),
+        "file that keeps background jobs until they are done, also if everything is killed"
+        ", relative to the configuration's directory",
+        nullable=True,
+    ),
+    Key(
+        "max_retries",
+        ("integer",),
+        "how often a background job is run again that was running when its process was "
+        "killed; then it is a dead letter (default: the engine's max_retries)",
+        minimum=0,
+    ),
+    Key(
+        "synchronous",
+        ("string",),
+        "full: what the spool keeps survives a power failure, too; each write waits for the disk",
+        "normal",
+        choices=("normal", "full"),
+    ),
 )
 
 SERVER_KEYS = (
@@ -104,6 +127,7 @@ SERVER_KEYS = (
     Key("server_tls_cert", ("string",), "PEM file of the server's certificate", nullable=True),
     Key("server_tls_key", ("string",), "PEM file of its key (default: in the certificate's file)", nullable=True),
     Key("server_tls_client_ca", ("string",), "PEM file; clients need a certificate signed by it", nullable=True),
+    Key("server_store", ("string",), "file that keeps accepted events and their keys over a kill", nullable=True),
     _limit("max_line", "bytes of a line that a client sends", minimum=256),
     _limit("max_nesting", "how deep its objects and arrays may contain each other", minimum=2, maximum=500),
     _limit("max_connections", "connections at once", minimum=1),
@@ -157,6 +181,14 @@ KEYS = (
     ),
     TIME_LIMIT,
     MAX_RETRIES,
+    Key(
+        "retry_delay",
+        ("number",),
+        "seconds, at most, until the first retry; the next waits up to twice as long, and so on up to 50 times",
+        default=0.1,
+        minimum=0,
+        maximum=1e6,
+    ),
     Key(
         "max_tasks_per_child",
         ("integer",),

@@ -49,6 +49,10 @@ class StartError(RiggerError):
     """Raised when a process of the engine fails to start."""
 
 
+class SpoolError(RiggerError):
+    """Raised when the archive's spool cannot be opened, read or written, and so cannot keep a background job."""
+
+
 class QueueFull(RiggerError):
     """Raised when ``queue_size`` events are pending and the caller must not wait for room."""
 
@@ -134,6 +138,14 @@ class WorkerLost(EventLost):
     """Raised when the process that ran the event died: killed, exited, or crashed."""
 
 
+class EventQuarantined(WorkerLost):
+    """Raised when the event's process died at every attempt that ``max_retries`` allows: it is not run again."""
+
+
+class WorkerNotStarted(EventLost, StartError):
+    """Raised when the event needs a process that has been given up, because it could not be started."""
+
+
 class TimeLimitExceeded(EventLost):
     """Raised when the event ran longer than its ``time_limit`` and its process was killed."""
 
@@ -164,6 +176,10 @@ class KeyReuseError(RemoteError):
 
 class ConnectionLostError(RemoteError, ConnectionError):
     """Raised when the server cannot be reached, or the connection ended before the reply came."""
+
+
+class ServerRestartedError(ConnectionLostError):
+    """Raised when the server was restarted before the reply came and forgot the event: it may have run."""
 
 
 class ReplyTimeoutError(RemoteError, TimeoutError):

@@ -20,12 +20,14 @@ from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
 from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import write_output
+from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
     DuplicatePluginError,
     NotRunningError,
     PluginError,
+    SpoolError,
     UnknownCallbackError,
 )
 from rigger_mp.future import HookFuture
@@ -35,6 +37,8 @@ from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
+    from rigger_mp.engine.segments import Arguments
+    from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -80,6 +84,8 @@ class Rigger:
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
+        self._spool = ""
+        self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -99,7 +105,7 @@ class Rigger:
         Raises:
             ConfigError: the configuration is wrong.
             PluginError: with ``strict: true``: an instance cannot be made.
-            StartError: a process failed to start.
+            StartError: a process failed to start, or the archive's spool cannot be opened.
         """
         if self._engine is None:
             self.parse_config()
@@ -111,7 +117,8 @@ class Rigger:
 
         Args:
             graceful_timeout: seconds to finish in; then everything is killed and what was not finished
-                ends in ``EngineLost``. Default: the configuration's.
+                ends in ``EngineLost``; background jobs in a spool stay there for the next start. Default:
+                the configuration's.
         """
         engine = self._engine
         if engine is None or engine.stopped or not engine.is_own_process:
@@ -126,7 +133,24 @@ class Rigger:
         finally:
             if self._server is not None:
                 self._server.close()
+            if self._store is not None:
+                self._store.close()
         atexit.unregister(self._stop_at_exit)
+        self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        """Tell how many background jobs were not finished and stay in the spool."""
+        if not self._spool:
+            return
+        from rigger_mp.engine.spool_file import read_jobs  # noqa: PLC0415 - SQLite only where it is needed
+
+        try:
+            kept = len(read_jobs(Path(self._spool)))
+        except SpoolError as error:
+            self.log_message(str(error))
+            return
+        if kept:
+            self.log_message(f"{kept} background jobs stay in {self._spool} for the next start")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the engine has been stopped, by another thread or by a client.
@@ -183,26 +207,26 @@ class Rigger:
         Raises:
             ConfigError: the configuration is wrong.
             PluginError: with ``strict: true``: an instance cannot be made.
-            StartError: a process failed to start.
+            StartError: a process failed to start, or the archive's spool cannot be opened.
         """
         with self._lifecycle:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
             configure_logging(settings.logging)
-            if settings.archive.get("spool"):
-                raise ConfigError("archive.spool: a durable archive is not available yet, expected it to be absent")
-            base = self.config_file.parent if self.config_file is not None else None
-            found = find_instances(self.config, self.plugins, base)
+            found = find_instances(self.config, self.plugins, self._base)
             self._report(found.problems, settings)
             self._instances = {ident: InstanceHandle(self, ident, data) for ident, data in self._entries().items()}
             self._launch(settings, found.instances)
 
     def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
         config = self._encoded_config()
-        boot = build_boot(settings, instances, config, self.squash_exceptions)
+        boot = build_boot(settings, instances, config, self.squash_exceptions, self._base)
+        self._spool = boot.spool
         listener = Listener(self._on_failure, self.log_message, self.handle_output)
-        self._engine = Engine(boot, ("M", (config,)), listener)
+        self._store = self._open_store(settings)
+        marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
+        self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -215,6 +239,11 @@ class Rigger:
         except BaseException:
             self.stop(0.0)
             raise
+
+    @property
+    def _base(self) -> Path | None:
+        """What relative paths of the configuration are relative to; ``None``: the current directory."""
+        return self.config_file.parent if self.config_file is not None else None
 
     def _report(self, problems: tuple[str, ...], settings: Settings) -> None:
         if problems and settings.strict:
@@ -265,6 +294,7 @@ class Rigger:
         Raises:
             HookError: functions of the event failed (``squash_exceptions: false``).
             EventLost: as one of its subclasses: the process that ran it was lost.
+            SpoolError: its background functions could not be written to the spool; none of them is run.
             EncodingError: an argument cannot be pickled.
             NotRunningError: the engine is not started, or stopped.
             DeadlockError: called, with ``wait``, where it would wait for ever: in a callback of a future,
@@ -276,7 +306,7 @@ class Rigger:
         engine = self._running()
         engine.refuse_on_results_thread(f"fire_hook({hook!r})")
         self._check_initialized()
-        return engine.call(str(hook), dump_arguments(kwargs)).open()
+        return engine.call(str(hook), dump_with_segment(dump_arguments, kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -295,7 +325,7 @@ class Rigger:
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
         self._check_initialized()
-        engine.submit(str(hook), dump_arguments(kwargs), future)
+        engine.submit(str(hook), dump_with_segment(dump_arguments, kwargs), future)
 
     def _check_initialized(self) -> None:
         if not self.initialized:
@@ -510,13 +540,25 @@ class Rigger:
         from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
         from rigger_mp.net.service import Backend  # noqa: PLC0415
 
-        backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
+        backend = Backend(
+            self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message, self._store
+        )
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
-    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def _try_submit(
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None
+    ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter)
+        return self._running().try_submit(hook, arguments, waiter, note)
+
+    def _open_store(self, settings: Settings) -> EventStore | None:
+        path = self.config.get("server_store")
+        if not (settings.server_enabled and path):
+            return None
+        from rigger_mp.net.event_store import EventStore  # noqa: PLC0415 - only where it is enabled
+
+        return EventStore(Path(path), settings.queue_size)
 
     @property
     def server_address(self) -> tuple[str, int] | None:

@@ -6,12 +6,14 @@ The model is naive: plain values and :func:`recursive_update`, no chains, no rep
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
-from scheduler_model import Accepted, Call, World
+from scheduler_model import Accepted, Call, Execution, World
 
 from rigger_mp.encoding import load_chain, load_names, recursive_update
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.kept_jobs import Died, Finished, Interrupted
 
 
 def check_history(world: World) -> None:
@@ -19,9 +21,11 @@ def check_history(world: World) -> None:
     check_outcomes(world)
     check_order(world)
     check_actors(world)
+    check_retries(world)
     check_commits(world)
     check_globals(world)
     check_background(world)
+    check_kept(world)
 
 
 def check_outcomes(world: World) -> None:
@@ -48,10 +52,36 @@ def _check_status(world: World, accepted: Accepted) -> None:
         assert failed
         assert not accepted.squash
         assert outcome.failures
+    elif outcome.status == m.NOT_KEPT:
+        assert accepted.number in world.refused
+        assert not any(run.event == accepted.number for run in world.executions), "what was not kept was run"
     else:
         gone = any(slot.gone for slot in world.scheduler.slots.values())
         culprits = [run for run in world.executions if run.event == accepted.number and run.lost]
         assert gone or any(not run.background for run in culprits), "an event was lost that ran nowhere"
+        if outcome.status == m.QUARANTINED:
+            assert sum(not run.background for run in culprits) > 1
+
+
+def check_kept(world: World) -> None:
+    """What the spool keeps leaves it once, as it ended, and is counted as interrupted when its process died."""
+    runs: dict[int, list[Execution]] = {}
+    for run in world.executions:
+        if run.background:
+            assert (run.job.kept is not None) == world.scheduler.durable
+        if run.job.kept is not None:
+            runs.setdefault(run.job.kept[0], []).append(run)
+    for key, changes in world.kept.items():
+        *interrupted, last = changes
+        assert all(isinstance(change, Interrupted) for change in interrupted)
+        lost = [run for run in runs.get(key, ()) if run.lost]
+        finished = [run for run in runs.get(key, ()) if run.calls[0].delivered]
+        assert len(finished) <= 1
+        if finished and not finished[0].calls[0].failed:
+            assert last == Finished(key)
+        else:
+            assert isinstance(last, Died)
+            assert last.attempts == len(lost) + len(finished)
 
 
 def _foreground_calls(world: World, event: int) -> list[Call]:
@@ -89,6 +119,33 @@ def check_actors(world: World) -> None:
                 events.append(run.event)
     for actor, events in first.items():
         assert events == sorted(events), f"{actor} saw {events}"
+
+
+def check_retries(world: World) -> None:
+    """What lost its process runs again as often as it may, and nothing later reaches its instances meanwhile."""
+    tasks: dict[tuple[int, tuple[tuple[str, ...], ...]], list[Execution]] = {}
+    for run in (run for run in world.executions if run.job.stages):
+        tasks.setdefault((run.event, run.job.stages), []).append(run)
+    for runs in tasks.values():
+        *lost, last = runs
+        assert all(run.lost for run in lost), "something ran again that was not lost"
+        functions = [world.functions[id_] for stage in last.job.stages for id_ in stage]
+        assert len(lost) <= max(function.max_retries for function in functions)
+    _check_turns(tasks.values())
+
+
+def _check_turns(tasks: Iterable[list[Execution]]) -> None:
+    contacts: dict[str, dict[int, tuple[int, int]]] = {}
+    for runs in tasks:
+        for actor in {call.function.actor for run in runs for call in run.calls if call.function.actor}:
+            first = runs[0].start, runs[-1].start
+            events = contacts.setdefault(actor, {})
+            events[runs[0].event] = min(first, events.get(runs[0].event, first))
+    for actor, events in contacts.items():
+        latest = 0
+        for event, (start, final) in sorted(events.items()):
+            assert start > latest, f"event {event} reached {actor} before an earlier one was done with its retries"
+            latest = max(latest, final)
 
 
 def _commit_owners(world: World) -> list[set[int]]:

@@ -8,9 +8,12 @@ from enum import Enum, auto
 from itertools import groupby
 from typing import Any
 
-from rigger_mp.engine.messages import Group
+from rigger_mp.engine.messages import Group, Segments
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Stage
 from rigger_mp.namespace import Chain
+
+_ORDERED, _CONCURRENT = frozenset(("",)), frozenset[str]()
 
 
 class Kind(Enum):
@@ -29,7 +32,9 @@ class Activity:
     Attributes:
         token: the sender's; 0 where nobody waits for the outcome.
         nested: a hook fired it.
+        segments: what its large arguments are in. They live as long as any activity refers to them.
         updates: local updates so far, a group for each finished stage.
+        update_segments: what large ones of them are in.
         overlay: updates of globals not yet committed (concurrent events commit at their end).
         pinned: the globals it reads, as they were when it started, where replicas may have moved on.
         fused: its stages run as one job on one worker.
@@ -38,8 +43,11 @@ class Activity:
         results: of the present step, by function.
         postponed: tasks of the present step that run after one another (``threaded: false``).
         tickets: stateful instances whose turn it still awaits.
+        retries: how often a process died under it, each time but the last followed by another try.
         lost: ``(status, detail)`` once a process died under it.
         replica: the slot that applies its updates of globals as they are made.
+        handed: its background functions have been handed over.
+        key: of a background job that the spool keeps; 0 of all else.
     """
 
     kind: Kind
@@ -63,6 +71,10 @@ class Activity:
     retries: int = 0
     lost: tuple[int, str] | None = None
     replica: Slot | None = None
+    segments: Segments = ()
+    update_segments: Segments = ()
+    handed: bool = False
+    key: int = 0
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
@@ -91,6 +103,15 @@ class Task:
         """The functions' ids by stage."""
         return tuple(tuple(function.id for function in stage) for stage in self.stages)
 
+    @property
+    def order_keys(self) -> frozenset[str]:
+        """What it shares with the tasks that must not overtake it in its slot, nor it them."""
+        if self.activity.kind is Kind.CONFIGURE:
+            return frozenset((self.activity.plan.hook,))
+        stateful = (function for stage in self.stages for function in stage if function.actor)
+        shared = _ORDERED if self.activity.ordered else _CONCURRENT
+        return shared.union(function.ident or function.actor for function in stateful)
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -100,6 +121,7 @@ class Slot:
         number: from 0; ``ARCHIVE`` for the archive.
         shared: it takes tasks that any worker may run.
         up: a process is there and has its instances.
+        held: it gets no more tasks for the time being.
         gone: why there will never be a process again, or ``""``.
         version: what its replica of the globals was last brought up to.
         ready: tasks that only it may run.
@@ -112,9 +134,10 @@ class Slot:
     number: int
     shared: bool = True
     up: bool = False
+    held: bool = False
     gone: str = ""
     version: int = 0
-    ready: deque[Task] = field(default_factory=deque)
+    ready: ReadyQueue = field(default_factory=ReadyQueue)
     outstanding: dict[int, Task] = field(default_factory=dict)
     load: float = 0.0
     unmeasured: int = 0
@@ -122,7 +145,7 @@ class Slot:
 
     def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
-        if not self.up:
+        if not self.up or self.held:
             return False
         if not self.outstanding:
             return True

@@ -7,15 +7,19 @@ import socket
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.frames import FrameReader
+from rigger_mp.engine.frames import read_frame
+from rigger_mp.engine.keeper import Keeper
 from rigger_mp.engine.registry import Function, Placeable, Registry, place
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Limits, Seat, Supervisor
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 STAGES = ("pre", "post")
 
@@ -38,6 +42,9 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        retry_delay: seconds that the first retry of a lost event waits at most.
+        spool: the absolute path of the archive's spool, or ``""``.
+        synchronous: of the spool.
         max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
@@ -54,7 +61,11 @@ class Boot:
     max_nesting: int
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
+    default_retries: int = 0
     archive_retries: int = 0
+    retry_delay: float = 0.1
+    spool: str = ""
+    synchronous: str = "normal"
     max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False
@@ -62,11 +73,10 @@ class Boot:
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
         """Read it off the socket to the user's process."""
-        reader = FrameReader(owner.fileno())
-        while not reader.eof:
-            for payload in reader.read():
-                boot: Boot = pickle.loads(payload)
-                return boot
+        payload = read_frame(owner.fileno())  # what follows may come with descriptors
+        if payload:
+            boot: Boot = pickle.loads(payload)
+            return boot
         raise SystemExit(0)
 
 
@@ -79,6 +89,7 @@ class Assembly:
 
     Attributes:
         ready: whether every instance has been tried once; nothing runs before.
+        keeper: writes to the spool, if there is one.
     """
 
     def __init__(self, boot: Boot, supervisor: Supervisor) -> None:
@@ -104,12 +115,19 @@ class Assembly:
             queue_size=boot.queue_size,
         )
         self.ready = False
+        self.keeper: Keeper | None = None
         self._functions: dict[str, dict[str, m.HostedFunction]] = {}
         self._problems: dict[str, str] = {}
         self._callbacks = 0
         self._retired: list[str] = []
 
     # -- starting ----------------------------------------------------------------------------------------
+
+    def keep(self, spool: Spool) -> Keeper:
+        """Have background jobs kept in a spool."""
+        self.scheduler.durable = True
+        self.keeper = Keeper(spool, self.scheduler)
+        return self.keeper
 
     def start_workers(self) -> None:
         """Start the processes of all slots but the archive's."""
@@ -129,11 +147,12 @@ class Assembly:
         seat.hosted = True
         seat.starts_failed.clear()
         self.scheduler.slot_up(seat.slot)
+        told = [_not_again(*found) for found in message.problems if self.ready and found[0] not in seat.left_out]
         self._problems.update(message.problems)
         for fields in message.functions:
             function = m.HostedFunction._make(fields)
             self._functions.setdefault(function.ident, {})[function.event] = function
-        return self._check_ready()
+        return [*told, *self._check_ready()]
 
     def _check_ready(self) -> list[Any]:
         if self.ready or not all(seat.hosted or seat.slot.gone for seat in self._supervisor.seats.values()):
@@ -142,10 +161,13 @@ class Assembly:
         if archived and ARCHIVE not in self._supervisor.seats:
             slot = Slot(ARCHIVE, shared=False)
             self.scheduler.slots[ARCHIVE] = slot
-            self._supervisor.add(slot, self._setups(archived))
+            marks = self.keeper.spool.marks if self.keeper is not None else None
+            self._supervisor.add(slot, self._setups(archived), marks)
             return []
         self._bind_instances()
         self.ready = True
+        if self.keeper is not None:
+            self.keeper.resume()
         problems = tuple(f"instance {ident!r}: {text}" for ident, text in self._problems.items())
         return [m.Ready(problems, self._described())]
 
@@ -173,9 +195,8 @@ class Assembly:
         plan = self._plans[hosted.ident]
         home = ARCHIVE if hosted.bg else self._placement.homes[hosted.ident]
         actor = "" if plan.stateless else f"{hosted.ident}@archive" if home == ARCHIVE else hosted.ident
-        retries = plan.max_retries or self._boot.hook_retries.get(hosted.event, 0)
-        if home == ARCHIVE:
-            retries = retries or self._boot.archive_retries
+        default = self._boot.archive_retries if home == ARCHIVE else self._boot.default_retries
+        retries = plan.max_retries or self._boot.hook_retries.get(hosted.event, 0) or default
         concurrent = plan.stateless or hosted.concurrent
         return Function(
             hosted.function_id, hosted.label, hosted.ident, home, concurrent, hosted.reads, actor, retries
@@ -224,16 +245,27 @@ class Assembly:
         Returns what to tell the user's process.
         """
         starting = instance is not None
-        if instance is not None and 0 <= instance < len(seat.instances) and not self.ready:
-            ident, _ = seat.instances.pop(instance)
+        blamed = instance is not None and 0 <= instance < len(seat.instances)
+        ident = seat.instances[instance or 0][0] if blamed else ""
+        if ident and not self.ready:
             self._problems[ident] = f"{detail} while initialising it"
             for other in self._supervisor.seats.values():
                 other.instances = [entry for entry in other.instances if entry[0] != ident]
         if self._supervisor.may_restart(seat, starting):
             self._supervisor.start(seat)
             return []
+        if ident and self.ready:
+            return self._leave_out(seat, ident, detail)
         self.scheduler.slot_gone(seat.slot, f"{seat.name} cannot be started: {detail} while starting")
         return [m.Log(f"{seat.name} is given up: {detail} while starting"), *self._check_ready()]
+
+    def _leave_out(self, seat: Seat, ident: str, detail: str) -> list[Any]:
+        """Go on without an instance that keeps ending its process while it is made; its events fail by its name."""
+        seat.instances = [entry for entry in seat.instances if entry[0] != ident]
+        seat.left_out[ident] = f"{detail} while initialising it"
+        seat.starts_failed.clear()
+        self._supervisor.start(seat)
+        return [_not_again(ident, f"{seat.left_out[ident]}; it is left out")]
 
     # -- statistics --------------------------------------------------------------------------------------
 
@@ -265,7 +297,9 @@ class Assembly:
         return rows
 
     def _seat_stats(self, seat: Seat) -> dict[str, Any]:
+        kept = self.keeper.spool if self.keeper is not None and seat.slot.number == ARCHIVE else None
         return {
+            **({"spooled": kept.jobs, "dead_letters": kept.dead} if kept is not None else {}),
             "role": "archive" if seat.slot.number == ARCHIVE else "worker",
             "name": seat.name,
             "pid": seat.process.pid if seat.process is not None else 0,
@@ -273,3 +307,7 @@ class Assembly:
             "busy_seconds": seat.slot.busy,
             "restarts": seat.restarts,
         }
+
+
+def _not_again(ident: str, problem: str) -> m.Log:
+    return m.Log(f"instance {ident!r} could not be initialised again: {problem}")

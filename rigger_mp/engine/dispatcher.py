@@ -8,7 +8,8 @@
 
 One selector waits for everything: frames, room to write, and the ends of processes. Nothing here blocks on a
 single peer. Commits are written to the Manager before the outcomes that depend on them are written to the
-user's process. No user code runs here, and no user's value is ever decoded.
+user's process; background jobs are written to the spool, if there is one, before their events go on. No user code
+runs here, and no user's value is ever decoded.
 """
 
 from __future__ import annotations
@@ -21,14 +22,23 @@ import socket
 import time
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Slot, Task
 from rigger_mp.engine.assembly import Assembly, Boot
+from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
+from rigger_mp.engine.retry_timer import RetryTimer
+from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
+from rigger_mp.errors import SpoolError
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -48,7 +58,7 @@ class Peers:
 
     ingress: FrameReader
     owner: socket.socket
-    outcomes: FrameWriter
+    outcomes: SocketWriter
     manager: FrameWriter
 
 
@@ -60,21 +70,27 @@ class Dispatcher:
         peers: the descriptors of the other processes.
         marks: the memory that outlives this process.
         parent_sentinel: readable once the user's process has ended, or ``None``.
+        spool: keeps background jobs, if there is one.
     """
 
-    def __init__(self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None) -> None:
+    def __init__(
+        self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None, spool: Spool | None = None
+    ) -> None:
         self._peers = peers
         self._marks = marks
         self._selector = selectors.DefaultSelector()
         self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
+        self._retries: RetryTimer[Task] = RetryTimer(boot.retry_delay)
+        self._keeper = None if spool is None else self._assembly.keep(spool)
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
         self._manager_missed = False
         self._listening = False
         self._orphaned = False
+        self._arrived = ArrivedSegments()
         self._floor = 0
         self._max_output = boot.max_output
         self._output_waiting = self._output_dropped = 0
@@ -92,7 +108,7 @@ class Dispatcher:
         self._assembly.start_workers()
         self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
-            for key, mask in self._selector.select(self._supervisor.next_check()):
+            for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
             if self._supervisor.limits.time_limited:
                 self._enforce_limits()
@@ -104,12 +120,17 @@ class Dispatcher:
         self._send_last()
         self._await_release()
 
+    def _next_check(self) -> float | None:
+        seconds = self._retries.limit(self._supervisor.next_check())
+        return seconds if self._keeper is None else self._keeper.next_try(seconds)
+
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
 
     def _advance(self) -> None:
         if self._assembly.ready:
             self._listen()
+            self._retry()
             self._send_jobs()
         if self._supervisor.may_retire:
             self._supervisor.retire_worn()
@@ -128,9 +149,11 @@ class Dispatcher:
 
     def _send_outbox(self) -> None:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
-        counts = Counts(self._scheduler.nested, self._scheduler.background, self._supervisor.nested_received)
+        lasting = self._keeper is not None  # what the spool keeps is not lost with this process
+        background = 0 if lasting else self._scheduler.background
+        counts = Counts(self._scheduler.nested, background, self._supervisor.nested_received)
         self._marks.note(Counts(*map(max, counts, self._marks.counts)))
-        self._peers.outcomes.write(m.pack(self._outbox))
+        self._peers.outcomes.write_batch(self._outbox)
         self._outbox.clear()
         self._marks.note(counts)
 
@@ -140,9 +163,16 @@ class Dispatcher:
             self._listening = True
             self._selector.register(self._peers.ingress.fd, READ, self._on_ingress)
 
+    def _retry(self) -> None:
+        for task, retry in self._scheduler.delayed:
+            self._retries.add(task, retry)
+        self._scheduler.delayed.clear()
+        for task in self._retries.take_due():
+            self._scheduler.retry(task)
+
     def _send_jobs(self) -> None:
         batches: dict[int, list[m.Job]] = {}
-        for slot, job in self._scheduler.next_jobs():
+        for slot, job in self._next_jobs():
             batches.setdefault(slot.number, []).append(job)
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
@@ -150,6 +180,17 @@ class Dispatcher:
         self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
+
+    def _next_jobs(self) -> list[tuple[Slot, m.Job]]:
+        if self._keeper is None:
+            return self._scheduler.next_jobs()
+        jobs: list[tuple[Slot, m.Job]] = []
+        while True:
+            self._mark_begun()
+            self._keeper.record()
+            jobs += self._scheduler.next_jobs()
+            if not self._keeper.due:
+                return jobs
 
     def _mark_begun(self) -> None:
         for token in self._scheduler.begun:
@@ -205,7 +246,7 @@ class Dispatcher:
     def _take(self, message: Any) -> None:
         match message:
             case m.Event():
-                self._scheduler.accept(message)
+                self._accept(message)
             case m.Inquire():
                 self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
             case m.Drain():
@@ -215,19 +256,35 @@ class Dispatcher:
             case _:
                 self._assembly.take(message)
 
+    def _accept(self, event: m.Event) -> None:
+        arrived = self._arrived
+        for id_, content in event.segments:
+            # Its descriptor was sent before the event was.
+            while content is None and id_ not in arrived and self._read_owner():
+                continue
+        self._scheduler.accept(event._replace(segments=arrived.take(event.segments)) if event.segments else event)
+
     def _on_owner(self, mask: int) -> None:
         if mask & WRITE:
             self._peers.outcomes.flush()
-        if not mask & READ:
-            return
+        if mask & READ:
+            self._read_owner()
+
+    def _read_owner(self) -> bool:
+        """Take the descriptors that have come from the user's process; false if none have."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+            data, fds = receive(self._peers.owner, 1 << 16)
+        except BlockingIOError:
+            return False
         except ConnectionError:
             data, fds = b"", []
-        if not data:
-            self._orphaned = True
+        self._orphaned |= not data
         for fd in fds:
-            self._adopt_manager(fd)
+            if is_segment(fd):
+                self._arrived.add(fd)
+            else:
+                self._adopt_manager(fd)
+        return bool(data)
 
     def _adopt_manager(self, fd: int) -> None:
         old = self._peers.manager
@@ -257,7 +314,7 @@ class Dispatcher:
             os.set_blocking(writer.fd, True)
             writer.flush()
         if self._outbox:
-            self._peers.outcomes.write(m.pack(self._outbox))
+            self._peers.outcomes.write_batch(self._outbox, lambda: False)
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
 
     def _await_release(self) -> None:
@@ -305,11 +362,12 @@ class Dispatcher:
             return []
 
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in self._unpack_from(seat, payload):
+        assert seat.reader is not None
+        for message in map(seat.reader.complete, self._unpack_from(seat, payload)):
             match message:
                 case m.Done():
                     seat.jobs += 1
-                    self._scheduler.done(seat.slot, message.job, message.results)
+                    self._scheduler.done(seat.slot, message.job, message.results, message.segments)
                 case m.Nested():
                     self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
@@ -364,6 +422,22 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     for fd in fds.values():
         os.set_blocking(fd, False)
     peers = Peers(
-        FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
+        FrameReader(fds["ingress"]), owner, SocketWriter(owner), FrameWriter(fds["manager"])
     )
-    Dispatcher(boot, peers, marks, open_sentinel(parent)).run()
+    try:
+        spool = _open_spool(boot, parent)
+    except SpoolError as error:
+        os.set_blocking(fds["owner"], True)
+        peers.outcomes.write(m.pack((m.Refused(str(error)),)))
+        return
+    Dispatcher(boot, peers, marks, open_sentinel(parent), spool).run()
+    if spool is not None:
+        spool.close()
+
+
+def _open_spool(boot: Boot, parent: int) -> Spool | None:
+    if not boot.spool:
+        return None
+    from rigger_mp.engine.spool import Spool  # noqa: PLC0415 - SQLite only where it is needed
+
+    return Spool(Path(boot.spool), parent, boot.synchronous)

@@ -34,6 +34,7 @@ from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
+from rigger_mp.engine.segments import Arguments
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
@@ -64,6 +65,8 @@ class Engine:
         boot: what it consists of.
         config: the configuration, encoded, for results.
         listener: see :class:`Listener`.
+        marks_fd: the file for the :class:`~rigger_mp.engine.marks.Marks` where it is to outlive the engine;
+            closed with it. ``None``: it is not.
 
     Attributes:
         reader: reads the global namespace, also after the engine has stopped.
@@ -73,12 +76,12 @@ class Engine:
         StartError: a process ended before the engine was ready.
     """
 
-    def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
+    def __init__(self, boot: Boot, config: Encoded, listener: Listener, marks_fd: int | None = None) -> None:
         self._owner_pid = os.getpid()
         self._boot = boot
         self._config = config
         self._listener = listener
-        self._marks = Marks(boot.queue_size)
+        self._marks = Marks(boot.queue_size, marks_fd)
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
@@ -90,6 +93,7 @@ class Engine:
         self._answers: dict[int, HookFuture] = {}
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
+        self._refusal = ""
         self._ready = threading.Event()
         self._ended = False
         self._finished = False
@@ -119,7 +123,7 @@ class Engine:
         """Wait until every instance has been tried once.
 
         Raises:
-            StartError: the dispatcher ended before.
+            StartError: the dispatcher ended before, or could not open the spool.
         """
         try:
             self._ready.wait()
@@ -129,7 +133,8 @@ class Engine:
         if self._ended:
             status = self._dispatcher.process.wait()
             self.stop(0.0)
-            raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
+            detail = f"the dispatcher process ended with status {status} before the engine was ready"
+            raise StartError(self._refusal or detail)
         self._accepting = True
 
     def _is_idle(self) -> bool:
@@ -160,7 +165,7 @@ class Engine:
         self._dispatcher.reap(EXIT_TIME)
         if not self._finished:
             self._recovery.end_workers()
-        why_not = self._recovery.refuse(self._finished, self._ready.is_set())
+        why_not = self._refusal or self._recovery.refuse(self._finished, self._ready.is_set())
         if not why_not and self._replace_dispatcher():
             return self._dispatcher.socket
         with self._stopping:
@@ -195,7 +200,7 @@ class Engine:
     def _send_again(self) -> None:
         pending = [(self._pending.turn(message.token), message) for message in self._pending.messages()]
         for _, message in sorted([*self._changes.all(), *pending], key=lambda entry: entry[0]):
-            self._dispatcher.ingress.put(message)
+            self._dispatcher.send(message)
         for token in self._answers:
             self._dispatcher.ingress.put(m.Inquire(token))
         if self._stop_by is not None:
@@ -203,7 +208,7 @@ class Engine:
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    def submit(self, hook: str, arguments: bytes, waiter: Waiter | None) -> None:
+    def submit(self, hook: str, arguments: Arguments, waiter: Waiter | None) -> None:
         """Fire a hook; its outcome goes to ``waiter``, if there is one.
 
         Waits while ``queue_size`` events are pending.
@@ -212,9 +217,9 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
             QueueFull: there is no room, and this is the thread that makes room.
         """
-        self._send(lambda token: m.Event(token, hook, arguments), waiter)
+        self._send(lambda token: m.Event(token, hook, *arguments), waiter)
 
-    def call(self, hook: str, arguments: bytes) -> Ended | Lost:
+    def call(self, hook: str, arguments: Arguments) -> Ended | Lost:
         """Fire a hook, wait for its end, and return that.
 
         Raises:
@@ -223,12 +228,16 @@ class Engine:
         call = Call()
         with self._lock:
             self._make_room()
-            event = self._pending.add(lambda token: m.Event(token, hook, arguments), call)
-            self._dispatcher.ingress.put_now(event)
+            event = self._pending.add(lambda token: m.Event(token, hook, *arguments), call)
+            self._dispatcher.send(event, now=True)
         return self._receiver.wait_for(call, event.token)
 
-    def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def try_submit(
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None = None
+    ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
+
+        ``note`` gets the event's token before it can start; it must not raise.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -237,7 +246,13 @@ class Engine:
             self._check_running()
             if self._pending.full:
                 return False
-            self._put(lambda token: m.Event(token, hook, arguments), waiter)
+
+            def make(token: int) -> m.Event:
+                if note is not None:
+                    note(token)
+                return m.Event(token, hook, *arguments)
+
+            self._put(make, waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -262,7 +277,7 @@ class Engine:
         alone = not len(self._pending)
         message = self._pending.add(make, waiter)
         # What follows at once can be gathered; what comes to an idle engine had better start.
-        (self._dispatcher.ingress.put_now if alone else self._dispatcher.ingress.put)(message)
+        self._dispatcher.send(message, now=alone)
         self._receiver.resume()
 
     def _check_running(self) -> None:
@@ -398,10 +413,13 @@ class Engine:
                 with self._stopping:
                     self._finished = True
                     self._stopping.notify_all()
-            case m.Ready():
-                self._take_ready(message)
+            case m.Ready() | m.Refused():
+                self._take_start(message)
 
-    def _take_ready(self, message: m.Ready) -> None:
+    def _take_start(self, message: m.Ready | m.Refused) -> None:
+        if isinstance(message, m.Refused):
+            self._refusal = message.detail
+            return
         known, self.problems = self.problems, message.problems
         self.hooks = dict(message.hooks)
         if self._ready.is_set():

@@ -3,12 +3,13 @@
 Messages are named tuples of builtins. A frame is a list of ``(tag, fields)`` pairs, written with
 :mod:`marshal`: both ends run the same interpreter, it is several times as fast as pickle for such tuples,
 and reading it can run no code, so that the dispatcher holds no way to execute what a worker sent. Values of
-users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
+users are ``bytes`` in it (:mod:`rigger_mp.encoding`), or beside it: the ``segments`` of a message hold its large
+values (:mod:`rigger_mp.engine.descriptors`).
 
 ::
 
     user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Output Record Answer Ready ManagerLost Stopped ────────────── dispatcher
+    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Refused ManagerLost Stopped ────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -24,8 +25,10 @@ Group = tuple[bytes, ...]
 """The updates of one stage: one :func:`~rigger_mp.encoding.dump_updates` per function, in their order."""
 CommitEntry = tuple[Group, ...]
 """Groups committed to the global namespace at once."""
+Segments = tuple[Any, ...]
+"""Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT, QUARANTINED, NOT_STARTED = range(9)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
@@ -58,6 +61,7 @@ class Event(NamedTuple):
     token: int
     hook: str
     arguments: bytes
+    segments: Segments = ()
 
 
 class Write(NamedTuple):
@@ -133,6 +137,7 @@ class Outcome(NamedTuple):
     version: int
     detail: str
     hook: str
+    segments: Segments = ()
 
 
 class Squashed(NamedTuple):
@@ -187,6 +192,12 @@ class Ready(NamedTuple):
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+class Refused(NamedTuple):
+    """The dispatcher cannot start, for a reason that the user can do something about."""
+
+    detail: str
+
+
 class ManagerLost(NamedTuple):
     """The Manager takes no commits any more; nothing else is missing."""
 
@@ -206,7 +217,8 @@ class Job(NamedTuple):
     ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
     ``commit`` says that the host applies the updates of globals to its replica stage by stage.
-    ``token`` is that of the event, to be marked as started; 0: it is not marked.
+    ``token`` is that of the event, to be marked as started; 0: it is not marked. ``kept`` is the
+    ``(key, attempt)`` of a job that the spool keeps.
     """
 
     job: int
@@ -222,13 +234,19 @@ class Job(NamedTuple):
     squash: bool
     depth: int
     token: int = 0
+    segments: Segments = ()
+    kept: tuple[int, int] | None = None
 
 
 class Host(NamedTuple):
-    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`."""
+    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`.
+
+    ``left_out`` are ``(ident, problem)`` of those that are not to be made any more.
+    """
 
     settings: bytes
     instances: tuple[tuple[str, bytes, tuple[bytes, ...]], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 class Load(NamedTuple):
@@ -251,6 +269,7 @@ class Done(NamedTuple):
 
     job: int
     results: tuple[tuple[tuple[Any, ...], ...], ...]
+    segments: Segments = ()
 
 
 class Nested(NamedTuple):
@@ -259,6 +278,7 @@ class Nested(NamedTuple):
     hook: str
     arguments: bytes
     depth: int
+    segments: Segments = ()
 
 
 class Worn(NamedTuple):
@@ -305,7 +325,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Output, Record, Answer, Ready, ManagerLost, Stopped,
+        Outcome, Squashed, Log, Output, Record, Answer, Ready, Refused, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -25,8 +25,18 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.losses import failures_of
+from rigger_mp.engine.handover import (
+    Handover,
+    UnrunnableError,
+    background_activity,
+    change_at_end,
+    hand_over,
+    revive,
+)
+from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
+from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
@@ -46,6 +56,8 @@ class Scheduler:
         max_nesting: how deep hooks may fire hooks.
         queue_size: how many nested events may wait.
         copies: the slots that hold a copy of each instance.
+        durable: background functions are kept in a spool: an event that hands some over goes on once
+            :meth:`kept` or :meth:`not_kept` is told of them.
 
     Attributes:
         counters: what has happened.
@@ -57,6 +69,10 @@ class Scheduler:
             the instance is made again; likewise.
         nested: nested events that have not ended.
         background: background handlers that have not ended.
+        delayed: ``(task, retry)`` of tasks that lost their process, to be given to :meth:`retry` after a while, the
+            longer the more often it was retried (1: the first time); likewise.
+        handed: what events want kept; whoever tells of their being kept takes them out.
+        changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
 
     def __init__(
@@ -70,6 +86,7 @@ class Scheduler:
         max_nesting: int = 1000,
         queue_size: int = 10_000,
         copies: Mapping[str, tuple[int, ...]] | None = None,
+        durable: bool = False,
     ) -> None:
         self.registry = registry
         self.log = log
@@ -80,12 +97,16 @@ class Scheduler:
         self.max_nesting = max_nesting
         self.queue_size = queue_size
         self.copies = dict(copies or {})
+        self.durable = durable
         self.outcomes = Outcomes()
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
+        self.delayed: list[tuple[Task, int]] = []
         self.configured: list[tuple[str, bytes]] = []
+        self.handed: list[Handover] = []
+        self.changes: list[Change] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
         self._deferred: list[m.CommitEntry] = []
@@ -101,7 +122,8 @@ class Scheduler:
 
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
-        self._accept(Activity(Kind.EVENT, event.token, self.registry.plan(event.hook), event.arguments))
+        plan = self.registry.plan(event.hook)
+        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, segments=event.segments))
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -114,7 +136,9 @@ class Scheduler:
         self._nested_waiting += 1
         self.nested += 1
         plan = self.registry.plan(event.hook)
-        self._accept(Activity(Kind.EVENT, 0, plan, event.arguments, depth=event.depth, nested=True))
+        self._accept(
+            Activity(Kind.EVENT, 0, plan, event.arguments, event.depth, nested=True, segments=event.segments)
+        )
         return None
 
     def accept_write(self, write: m.Write) -> None:
@@ -127,12 +151,13 @@ class Scheduler:
         plan = Plan(call.ident, concurrent=False)
         self._accept(Activity(Kind.CONFIGURE, call.token, plan, call.arguments))
 
-    def done(self, slot: Slot, job: int, results: Results) -> None:
-        """Take the results of a job; a job that is done already is ignored."""
+    def done(self, slot: Slot, job: int, results: Results, segments: m.Segments = ()) -> None:
+        """Take the results of a job, and what their large values are in; a job that is done already is ignored."""
         task = slot.remove(job)
         if task is None:
             return
         activity = task.activity
+        activity.update_segments += segments
         for function, seconds in self.outcomes.count_calls(slot, task, results):
             self.table.estimates.record(function, seconds)
         if activity.kind is Kind.EVENT:
@@ -161,10 +186,14 @@ class Scheduler:
             self._task_lost(slot, culprit, status, detail)
         self._drop_configure(slot)
 
+    def retry(self, task: Task) -> None:
+        """Run a task again that was delayed; it is ignored if it has ended meanwhile."""
+        self.table.release(task)
+
     def slot_gone(self, slot: Slot, detail: str) -> None:
         """Note that a slot will never be filled again: what needs it fails from now on."""
         slot.gone = detail
-        stranded, slot.ready = slot.ready, deque()
+        stranded, slot.ready = slot.ready, ReadyQueue()
         if slot.number == self._chain:
             self._chain = self.table.least_loaded().number
         for task in stranded:
@@ -173,7 +202,7 @@ class Scheduler:
                 task.home = self.table.least_loaded().number
             self._make_ready(task)
         for task in self.table.strand():
-            self._fail_task(task, m.WORKER_LOST, detail)
+            self._fail_task(task, m.NOT_STARTED, detail)
 
     # -- what goes out -----------------------------------------------------------------------------------
 
@@ -258,8 +287,10 @@ class Scheduler:
     # -- steps of an event -------------------------------------------------------------------------------
 
     def _next_step(self, event: Activity) -> None:
-        if event.step == event.plan.handover and event.plan.background:
+        if event.step == event.plan.handover and event.plan.background and not event.handed:
             self._hand_over(event)
+            if self.durable:
+                return
         steps = event.steps()
         if event.step >= len(steps):
             self._end(event, m.OK)
@@ -376,25 +407,58 @@ class Scheduler:
     # -- background --------------------------------------------------------------------------------------
 
     def _hand_over(self, event: Activity) -> None:
-        plan = event.plan
+        event.handed = True
         if event.token:
             self.begun.append(event.token)
-        pinned = self.log.pin(plan.background_reads)
-        for function in plan.background:
-            child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)
-            child.updates, child.overlay, child.pinned = event.updates, event.overlay, pinned
-            self.background += 1
-            self._turns.queue(self._handed_task(event, child, function))
+        handover = hand_over(event, self.log.pin(event.plan.background_reads))
+        if self.durable:
+            self.handed.append(handover)
+        else:
+            self._queue_handed(handover, [0] * len(handover.jobs))
 
-    def _handed_task(self, event: Activity, child: Activity, function: Function) -> Task:
+    def kept(self, handover: Handover, keys: Iterable[int]) -> None:
+        """Note that the spool keeps what an event handed over, by these keys; the event goes on."""
+        self._queue_handed(handover, keys)
+        self._next_step(handover.event)
+
+    def not_kept(self, handover: Handover, detail: str) -> None:
+        """Note that the spool cannot keep what an event handed over: it is not run, and the event ends."""
+        self._end(handover.event, m.NOT_KEPT, detail=detail)
+
+    def _queue_handed(self, handover: Handover, keys: Iterable[int]) -> None:
+        event = handover.event
+        for function, job, key in zip(event.plan.background, handover.jobs, keys, strict=True):
+            child = background_activity(event.plan, job.payload, event.depth, key)
+            actors = frozenset((function.actor,)) & event.tickets
+            if actors:
+                self._turns.transfer(event, child, actors)
+            self._queue_background(child, function, actors)
+
+    def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
-        actors = frozenset((function.actor,)) & event.tickets
-        if actors:
-            self._turns.transfer(event, child, actors)
-        return Task(child, stages, ARCHIVE, actors, self.table.estimate(stages))
+        self.background += 1
+        self._turns.queue(Task(child, stages, ARCHIVE, actors, self.table.estimate(stages)))
+
+    def resume(self, job: KeptJob) -> None:
+        """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""
+        try:
+            child, function = revive(job, self.registry.plan(job.hook))
+        except UnrunnableError as problem:
+            self.changes.append(Died(job.key, job.attempts, str(problem), ""))
+            record = loss_record(job.label, problem.type_name, str(problem), stage="background")
+            self.outcomes.squashed(job.hook, (record,))
+        else:
+            self._queue_background(child, function)
+
+    def hold_archive(self, held: bool) -> None:
+        """Send the archive no more jobs, or do so again: what becomes of them could not be written down."""
+        if ARCHIVE in self.slots:
+            self.slots[ARCHIVE].held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
         (result,) = results[0]
+        if task.activity.key:
+            self.changes.append(change_at_end(task.activity, result[2]))
         if result[1]:  # it has not ended before its update is committed
             self._deferred.append(((result[1],),))
             if not self._ordered_running:
@@ -433,7 +497,7 @@ class Scheduler:
     def _make_ready(self, task: Task) -> None:
         gone = self.table.put(task)
         if gone:
-            self._fail_task(task, m.WORKER_LOST, gone)
+            self._fail_task(task, m.NOT_STARTED, gone)
 
     def _send(self, slot: Slot, task: Task) -> m.Job:
         self._job += 1
@@ -448,7 +512,8 @@ class Scheduler:
         return m.Job(
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
-            activity.token if activity.kind is Kind.EVENT else 0,
+            activity.token if activity.kind is Kind.EVENT else 0, activity.segments + activity.update_segments,
+            (activity.key, activity.retries) if activity.key else None,
         )  # fmt: skip
 
     def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:
@@ -467,16 +532,22 @@ class Scheduler:
         if activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
-        elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
-            activity.retries += 1
-            self.table.put_back(slot, task)
-        else:
-            self._fail_task(task, status, detail)
+            return
+        activity.retries += 1
+        if activity.lost or activity.retries > _most_retries(task):
+            self._fail_task(task, *last_loss(status, detail, activity.retries))
+            return
+        if activity.key:
+            self.changes.append(Interrupted(activity.key))
+        self.table.delay(slot, task)
+        self.delayed.append((task, activity.retries))
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
             self.background -= 1
+            if activity.key:
+                self.changes.append(Died(activity.key, activity.retries, detail, ""))
             self.outcomes.lose_background(task, status, detail)
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1
@@ -485,3 +556,7 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
+
+
+def _most_retries(task: Task) -> int:
+    return max((function.max_retries for stage in task.stages for function in stage), default=0)

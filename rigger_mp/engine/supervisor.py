@@ -18,9 +18,11 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot
-from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.descriptors import SocketReader, SocketWriter
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
+from rigger_mp.engine.segments import most_open
 from rigger_mp.engine.worker import worker_main
 
 LIMIT_CHECK = 0.1
@@ -35,6 +37,7 @@ class Seat:
 
     Attributes:
         instances: ``(ident, setup)`` of the instances that live here.
+        left_out: problems by ident of the instances that are not made here any more.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
         worn: the present process has used enough memory.
@@ -44,15 +47,17 @@ class Seat:
         row: of the present process, in the marks; ``nested``: how many nested events it has fired.
         starts_failed: when processes died, one after another, before they had made their instances, by
             ``time.monotonic``.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
     slot: Slot
     name: str
     instances: list[tuple[str, bytes]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
-    reader: FrameReader | None = None
-    writer: FrameWriter | None = None
+    reader: SocketReader | None = None
+    writer: SocketWriter | None = None
     hosted: bool = False
     worn: bool = False
     retiring: bool = False
@@ -60,6 +65,7 @@ class Seat:
     restarts: int = 0
     starts_failed: deque[float] = field(default_factory=deque)
     past_jobs: int = 0
+    job_marks: JobMarks | None = None
     row: int = ROWS
     nested: int = 0
 
@@ -111,10 +117,12 @@ class Supervisor:
         self.nested_received = 0
         self.may_retire = limits.max_tasks_per_child is not None
 
-    def add(self, slot: Slot, instances: Iterable[tuple[str, bytes]]) -> Seat:
+    def add(
+        self, slot: Slot, instances: Iterable[tuple[str, bytes]], job_marks: JobMarks | None = None
+    ) -> Seat:
         """Add a slot and start its first process."""
         name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
-        seat = Seat(slot, name, list(instances))
+        seat = Seat(slot, name, list(instances), job_marks=job_marks)
         self.seats[slot.number] = seat
         self.start(seat)
         return seat
@@ -122,22 +130,29 @@ class Supervisor:
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
-        seat.process = WorkerProcess(seat.name, partial(worker_main, marks=self._marks, row=seat.row, name=seat.name))
+        # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name, job_marks=seat.job_marks)
+        seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
-        seat.reader = FrameReader(seat.process.socket.fileno())
-        seat.writer = FrameWriter(seat.process.socket.fileno())
+        seat.reader = SocketReader(seat.process.socket)
+        seat.writer = SocketWriter(seat.process.socket)
         seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
         self._watch(seat)
         instances = tuple(
             (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
         )
-        self.send(seat, [m.Host(self._settings, instances), *seat.functions.values()])
+        self.send(seat, [m.Host(self._settings, instances, tuple(seat.left_out.items())), *seat.functions.values()])
 
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""
         if seat.writer is not None:
-            seat.writer.write(m.pack(batch))
+            seat.writer.write_batch(batch, self._may_send_descriptors)
+
+    def _may_send_descriptors(self) -> bool:
+        # The system bounds how many are on their way, and a worker that is busy receives none.
+        tasks = (task for seat in self.seats.values() for task in seat.slot.outstanding.values())
+        return sum(len(t.activity.segments) + len(t.activity.update_segments) for t in tasks) <= most_open()
 
     def load(self, function: m.Load) -> None:
         """Give a callback to every process, present and future."""

@@ -13,23 +13,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import socket
 import sys
 import threading
 import time
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.frames import FrameReader, frame, write_all
+from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
+from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import Forwarder
+from rigger_mp.engine.segments import Segment, forget_inherited
 from rigger_mp.errors import NotRunningError
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
+KEEP_SEGMENTS = 0.1
+"""Seconds that the large values of a job are kept: the next job is often another function of the same event."""
 
 
 class Worker:
@@ -41,14 +48,19 @@ class Worker:
         journal: the page shared with the dispatcher.
         marks: the memory that outlives the dispatcher.
         row: where it counts the nested events that this process fires.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, name: str, fd: int, journal: Journal, marks: Marks, row: int) -> None:
+    def __init__(
+        self, name: str, fd: int, journal: Journal, marks: Marks, row: int, *, job_marks: JobMarks | None = None
+    ) -> None:
         self._fd = fd
-        self._reader = FrameReader(fd)
+        self._socket = socket.socket(fileno=fd)
+        self._reader = SocketReader(self._socket)
         self._journal = journal
         self._marks = marks
         self._row = row
+        self._job_marks = job_marks
         self._writing = threading.RLock()
         self._pid = os.getpid()
         self._forwarder = Forwarder(name, self._send_now)
@@ -56,6 +68,9 @@ class Worker:
         self._host = PluginHost(self._send_now, journal, self._forwarder)
         self._flushed = time.perf_counter()
         self._worn = False
+        self._recent: tuple[Segment, ...] = ()
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
         os.register_at_fork(after_in_child=self._become_fork)
 
     def _become_fork(self) -> None:
@@ -74,6 +89,8 @@ class Worker:
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
         while not self._reader.eof:
+            if self._recent and not self._arrival.poll(KEEP_SEGMENTS * 1000):
+                self._recent = ()
             for payload in self._reader.read():
                 for message in m.unpack(payload):
                     self._handle(message)
@@ -97,15 +114,31 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
-        done = self._host.run(job)
-        self._leave_fork()
-        with self._writing:
-            self._keep(m.pack((done,)))
+        if job.kept is not None and self._job_marks is not None:
+            place = self._job_marks.start(*job.kept)
+            failed = self._run_and_keep(job)
+            self._job_marks.end(place, failed=failed)
+        else:
+            self._run_and_keep(job)
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _keep(self, payload: bytes) -> None:
+    def _run_and_keep(self, job: m.Job) -> bool:
+        """Run a job and keep its results; tell whether a function failed."""
+        complete: m.Job = self._reader.complete(job)
+        self._recent = complete.segments
+        done = self._host.run(complete)
+        self._leave_fork()
+        with self._writing:
+            self._keep(done)
+        return any(result[2] is not None for stage in done.results for result in stage)
+
+    def _keep(self, done: m.Done) -> None:
+        if done.segments:
+            self._send_now(done)  # no page keeps a descriptor
+            return
+        payload = m.pack((done,))
         if self._journal.append(payload):
             return
         self._flush()
@@ -115,12 +148,12 @@ class Worker:
     def _send_now(self, message: Any) -> None:
         if os.getpid() != self._pid:
             raise NotRunningError("this process was forked by a hook: only the hook's own process can reach the engine")
-        data = frame(m.pack((message,)))
+        data, fds = frame_message(message)
         with self._writing:  # hooks may have started threads
             if type(message) is m.Nested:
                 self._marks.fire(self._row)
             self._flush()
-            write_all(self._fd, data)
+            send_frame(self._socket, data, fds, message)
 
     def _watch_memory(self) -> None:
         most = self._host.max_memory
@@ -144,11 +177,14 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) -> None:
+def worker_main(
+    fd: int, journal: Journal, marks: Marks, row: int, name: str, *, job_marks: JobMarks | None = None
+) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(name, fd, journal, marks, row).run()
+        forget_inherited()
+        Worker(name, fd, journal, marks, row, job_marks=job_marks).run()
         status = 0
     except SystemExit as error:  # of a child that a hook forked
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
