@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -227,9 +228,9 @@ class Chaos:
         killer = self._killer = Killer(self._rigger, self.history.kills, self._kill_rng, self._options.habits)
         killer.start()
         began = time.monotonic()
-        try:
+        with _ended_by_interrupt(load):
             load.run(began + self._options.seconds, self._ticker(began))
-        except KeyboardInterrupt:
+        if load.interrupted:
             self._options.progress("interrupted: checking what has been done so far")
         killer.stop()
         self._seconds = time.monotonic() - began
@@ -311,6 +312,24 @@ class Chaos:
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
+
+
+@contextmanager
+def _ended_by_interrupt(load: Load) -> Iterator[None]:
+    """Have the first Ctrl-C end the load between two events, and a second one everything."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        load.interrupted = True
+        signal.signal(signum, previous)
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
