@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
+from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, Protocol
 
 from rigger_mp.errors import RiggerError
@@ -20,6 +22,10 @@ class Ending(Protocol):
         """
 
 
+_making = threading.Lock()
+"""Held for moments: while a future ends that nobody has looked at, or the first one looks."""
+
+
 class HookFuture(Future[HookResult]):
     """The :class:`concurrent.futures.Future` of an event; what it holds is decoded by whoever asks.
 
@@ -27,13 +33,30 @@ class HookFuture(Future[HookResult]):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.set_running_or_notify_cancel()
+        # As Future does, but for its condition: making that would take a third of what it takes to submit an
+        # event, and of many events in flight most have ended before anybody looks at their futures.
+        self._looked_at: threading.Condition | None = None
+        self._state = RUNNING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
         self._opened: HookResult | RiggerError | None = None
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # made when it is first used
+        if self._looked_at is None:
+            with _making:
+                self._looked_at = self._looked_at or threading.Condition()
+        return self._looked_at
 
     def end(self, ending: Ending) -> None:
         """Set how the event ended."""
         held: Any = ending
+        with _making:
+            if self._looked_at is None:
+                self._result, self._state = held, FINISHED
+                return
         self.set_result(held)
 
     def result(self, timeout: float | None = None) -> HookResult:
@@ -59,7 +82,7 @@ class HookFuture(Future[HookResult]):
         return opened if isinstance(opened, RiggerError) else None
 
     def _open(self, timeout: float | None) -> HookResult | RiggerError:
-        held: Any = super().result(timeout)
+        held: Any = self._result if self._state == FINISHED else super().result(timeout)
         if self._opened is None:
             try:
                 self._opened = held.open()
