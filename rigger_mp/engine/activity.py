@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import groupby
 from typing import Any
 
 from rigger_mp.engine.messages import Group
-from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Stage
+from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
 from rigger_mp.namespace import Chain
 
 
@@ -20,6 +21,7 @@ class Kind(Enum):
     WRITE = auto()
     CONFIGURE = auto()
     BACKGROUND = auto()
+    SWAP = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +42,7 @@ class Activity:
         tickets: stateful instances whose turn it still awaits.
         lost: ``(status, detail)`` once a process died under it.
         replica: the slot that applies its updates of globals as they are made.
+        swap: the generation that takes over when it starts.
     """
 
     kind: Kind
@@ -63,6 +66,7 @@ class Activity:
     retries: int = 0
     lost: tuple[int, str] | None = None
     replica: Slot | None = None
+    swap: Swap | None = None
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
@@ -101,7 +105,7 @@ class Slot:
     """The place of one worker process (or the archive), whichever process fills it.
 
     Attributes:
-        number: from 0; ``ARCHIVE`` for the archive.
+        number: from 0; of an archive: ``ARCHIVE``, or below.
         shared: it takes tasks that any worker may run.
         up: a process is there and has its instances.
         gone: why there will never be a process again, or ``""``.
@@ -111,6 +115,8 @@ class Slot:
         load: seconds of work sent and not yet done, as estimated.
         unmeasured: how many of them have no estimate.
         busy: seconds that its functions have run.
+        superseded: its generation was swapped for another: it finishes what it has, and gets no more.
+        behind: a superseded slot whose work comes before everything here.
     """
 
     number: int
@@ -123,10 +129,19 @@ class Slot:
     load: float = 0.0
     unmeasured: int = 0
     busy: float = 0.0
+    superseded: bool = False
+    behind: Slot | None = None
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is queued or running here, nor in the slot before it."""
+        if self.behind is not None and self.behind.drained:
+            self.behind = None
+        return not (self.ready or self.outstanding or self.behind)
 
     def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
-        if not self.up:
+        if not self.up or (self.behind is not None and not self.behind.drained):
             return False
         if not self.outstanding:
             return True
@@ -162,6 +177,29 @@ class Slot:
         return tasks
 
 
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A generation of slots and functions that takes the place of the present one.
+
+    Attributes:
+        registry: plans the events accepted from now on.
+        slots: its slots, all staged.
+        shared: the numbers of those that take tasks that any worker may run.
+        copies: the slots that hold a copy of each instance.
+        threaded, squash, max_nesting: as :class:`~rigger_mp.engine.schedule.Scheduler` takes them.
+        message: for the user's process, when the swap has happened.
+    """
+
+    registry: Registry
+    slots: tuple[Slot, ...]
+    shared: frozenset[int]
+    copies: Mapping[str, tuple[int, ...]]
+    threaded: bool
+    squash: bool
+    max_nesting: int
+    message: Any = None
+
+
 def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
     """Split a stage into what goes to one process each.
 
@@ -176,4 +214,4 @@ def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
     return [(functions[0].home, tuple(functions)) for functions in groups.values()]
 
 
-__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Task", "group_by_home"]
+__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Swap", "Task", "group_by_home"]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rigger_mp.config import Settings
-from rigger_mp.engine.assembly import Boot, InstancePlan
 from rigger_mp.engine.callables import describe_callable
+from rigger_mp.engine.generation import Boot, InstancePlan
 from rigger_mp.engine.host import HostSettings
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.engine.supervisor import Limits
@@ -19,6 +19,7 @@ def build_boot(
     instances: Iterable[InstanceSpec],
     config: bytes,
     squash: bool,
+    generation: int = 1,
 ) -> Boot:
     """Return everything that a dispatcher needs to start.
 
@@ -27,6 +28,7 @@ def build_boot(
         instances: the enabled instances.
         config: the configuration, pickled.
         squash: whether failures are squashed.
+        generation: counts reloads, from 1.
     """
     instances = tuple(instances)
     return Boot(
@@ -42,6 +44,7 @@ def build_boot(
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
         archive_retries=settings.archive.get("max_retries", 0),
+        generation=generation,
     )
 
 

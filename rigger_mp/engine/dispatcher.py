@@ -24,8 +24,9 @@ from io import BytesIO
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.assembly import Assembly, Boot
+from rigger_mp.engine.assembly import Assembly
 from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
@@ -66,7 +67,7 @@ class Dispatcher:
         self._peers = peers
         self._marks = marks
         self._selector = selectors.DefaultSelector()
-        self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
+        self._supervisor = Supervisor(marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
         self._outbox: list[Any] = []
@@ -106,6 +107,7 @@ class Dispatcher:
             self._send_jobs()
         self._supervisor.retire_worn()
         self._assembly.forget_retired()
+        self._assembly.dismiss_superseded()
         self._publish()
         self._outbox += self._scheduler.messages
         self._scheduler.messages.clear()
@@ -196,6 +198,7 @@ class Dispatcher:
                 self._drains.append(message.token)
             case m.Stop():
                 self._stopping = True
+                self._outbox += self._assembly.abandon_reload()
             case _:
                 self._assembly.take(message)
 
@@ -298,6 +301,7 @@ class Dispatcher:
         self._outbox += self._assembly.replace(seat, detail, instance if starting else None)
 
     def _enforce_limits(self) -> None:
+        self._supervisor.end_dismissed()
         for seat in self._supervisor.overdue():
             assert seat.process is not None
             late = time.monotonic() - seat.process.journal.deadline

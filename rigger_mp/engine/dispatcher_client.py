@@ -9,8 +9,8 @@ import socket
 import subprocess
 from collections.abc import Callable
 
-from rigger_mp.engine.assembly import Boot
 from rigger_mp.engine.frames import frame
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.ingress import Ingress
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.process import kill_tree, launch

@@ -24,10 +24,10 @@ from typing import Any
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.assembly import Boot
 from rigger_mp.engine.changes import Changes
 from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter

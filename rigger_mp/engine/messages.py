@@ -7,8 +7,8 @@ users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
 
 ::
 
-    user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Answer Ready ManagerLost Stopped ────────────── dispatcher
+    user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
+    user's process ◀─ Outcome Squashed Log Answer Ready Reloaded ManagerLost Stopped ───────────── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -98,6 +98,19 @@ class Configure(NamedTuple):
     arguments: bytes
 
 
+class Reload(NamedTuple):
+    """Put another generation in the place of the present one; answered by :class:`Reloaded`.
+
+    ``boot`` is the pickled :class:`~rigger_mp.engine.generation.Boot`. ``tolerated`` names the instances that
+    need not work; ``strict``: every other has to, even those that did not work before.
+    """
+
+    token: int
+    boot: bytes
+    tolerated: tuple[str, ...]
+    strict: bool
+
+
 class Option(NamedTuple):
     """Set ``squash_exceptions`` for the events that follow."""
 
@@ -158,6 +171,16 @@ class Answer(NamedTuple):
 class Ready(NamedTuple):
     """Every instance has been tried; ``problems`` names those that could not be initialised."""
 
+    problems: tuple[str, ...]
+    hooks: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Reloaded(NamedTuple):
+    """A new generation has taken over, or was refused: why. ``kind`` is the exception's name, ``""``: none."""
+
+    token: int
+    kind: str
+    refusal: str
     problems: tuple[str, ...]
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -279,8 +302,8 @@ class Republish(NamedTuple):
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Answer, Ready, ManagerLost, Stopped,
+        Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
+        Outcome, Squashed, Log, Answer, Ready, Reloaded, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ there in milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -178,6 +179,11 @@ class WorkerProcess:
         else:
             self.kill()
         self.reap()
+
+    def let_end(self) -> None:
+        """Have it end when it has run what it was sent; what it still sends can be read."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket: the worker ends when it has run what it was sent."""

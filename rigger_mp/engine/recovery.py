@@ -21,7 +21,7 @@ import time
 from collections import deque
 from typing import Any
 
-from rigger_mp.engine.assembly import Boot
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.process import open_sentinel

@@ -13,6 +13,9 @@ No other commit may come between those of a chain: background handlers' updates 
 
 *Turns*: concurrent events that use the same stateful instance draw a ticket for it when they are admitted,
 and their tasks are queued to its worker in the order of the tickets.
+
+A *swap* puts another generation of slots and functions in the place of the present one. It is an ordered
+activity: what was accepted before ends on the old slots, what was accepted after it starts on the new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 
 from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
+from rigger_mp.engine.activity import ANY, Activity, Kind, Slot, Swap, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.losses import failures_of
 from rigger_mp.engine.outcomes import Outcomes, Results
@@ -93,6 +96,7 @@ class Scheduler:
         self.nested = 0
         self._chain: int | None = None
         self._job = 0
+        self._staged: dict[str, tuple[int, ...]] = {}
 
     # -- what comes in -----------------------------------------------------------------------------------
 
@@ -140,6 +144,41 @@ class Scheduler:
             activity.unfinished -= 1
             activity.results.update({str(job): result for stage in results for result in stage})
             self._finish_configure(activity)
+
+    # -- generations -------------------------------------------------------------------------------------
+
+    def stage(self, slot: Slot, idents: Iterable[str]) -> None:
+        """Take a slot of a coming generation, which will get a copy of these instances.
+
+        Until the swap it gets nothing but the ``configure`` calls whose turn comes meanwhile.
+        """
+        self.slots[slot.number] = slot
+        for ident in idents:
+            self._staged[ident] = (*self._staged.get(ident, ()), slot.number)
+
+    def unstage(self, slots: Iterable[Slot]) -> None:
+        """Forget the slots of a generation that does not come."""
+        self._staged.clear()
+        for slot in slots:
+            self.slot_lost(slot, 0, m.WORKER_LOST, "")
+            del self.slots[slot.number]
+
+    def accept_swap(self, swap: Swap) -> None:
+        """Take a generation whose slots are staged; whatever is accepted from now on is its."""
+        self.registry, self.squash, self.max_nesting = swap.registry, swap.squash, swap.max_nesting
+        self._accept(Activity(Kind.SWAP, 0, Plan("reload", concurrent=False), b"", swap=swap))
+
+    def _swap(self, activity: Activity) -> None:
+        swap = activity.swap
+        assert swap is not None
+        self._staged.clear()
+        self.table.swap(swap.slots, swap.shared)
+        self.copies, self.threaded = dict(swap.copies), swap.threaded
+        self._end(activity, m.OK)
+        if swap.message is not None:
+            self.messages.append(swap.message)
+
+    # -- what becomes of slots ---------------------------------------------------------------------------
 
     def slot_up(self, slot: Slot) -> None:
         """Note that a process with its instances fills a slot."""
@@ -231,6 +270,8 @@ class Scheduler:
             self._write(activity)
         elif activity.kind is Kind.CONFIGURE:
             self._configure(activity)
+        elif activity.kind is Kind.SWAP:
+            self._swap(activity)
         else:
             self._start_event(activity)
 
@@ -379,7 +420,7 @@ class Scheduler:
         actors = frozenset((function.actor,)) & event.tickets
         if actors:
             self._turns.transfer(event, child, actors)
-        return Task(child, stages, ARCHIVE, actors, self.table.estimate(stages))
+        return Task(child, stages, function.home, actors, self.table.estimate(stages))
 
     def _background_done(self, task: Task, results: Results) -> None:
         self.background -= 1
@@ -395,7 +436,8 @@ class Scheduler:
 
     def _configure(self, call: Activity) -> None:
         self.configured.append((call.plan.hook, call.arguments))
-        slots = [self.slots[number] for number in self.copies.get(call.plan.hook, ())]
+        ident = call.plan.hook
+        slots = [self.slots[n] for n in (*self.copies.get(ident, ()), *self._staged.get(ident, ()))]
         alive = [slot for slot in slots if not slot.gone]
         call.unfinished = len(alive)
         for slot in alive:

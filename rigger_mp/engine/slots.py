@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
 from rigger_mp.engine.estimate import Estimates
-from rigger_mp.engine.registry import Plan, Stage
+from rigger_mp.engine.registry import Plan, Stage, is_archive
 
 BUDGET = 0.003
 """Seconds of measured work that may be queued in one worker."""
@@ -48,6 +48,28 @@ class SlotTable:
         if not slot.gone:
             slot.ready.append(task)
         return slot.gone
+
+    def swap(self, slots: Iterable[Slot], shared: frozenset[int]) -> None:
+        """Let only these slots, which are there already, get new tasks; no task may wait for any of the others.
+
+        An archive's new slot gets its first task when the old one has finished its last.
+        """
+        successors = list(slots)
+        superseded = [slot for slot in self.slots.values() if slot not in successors]
+        for slot in superseded:
+            slot.shared, slot.superseded = False, True
+        for slot in successors:
+            slot.shared = slot.number in shared
+            if is_archive(slot.number):
+                slot.behind = next((old for old in reversed(superseded) if is_archive(old.number)), None)
+        self.estimates = Estimates()
+
+    def take_drained(self) -> list[Slot]:
+        """Take out the superseded slots that have nothing left to do."""
+        drained = [slot for slot in self.slots.values() if slot.superseded and slot.drained]
+        for slot in drained:
+            del self.slots[slot.number]
+        return drained
 
     def put_back(self, slot: Slot, task: Task) -> None:
         """Queue a task again that was sent to a slot, before all others."""
