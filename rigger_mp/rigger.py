@@ -6,18 +6,23 @@ import atexit
 import inspect
 import itertools
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rigger_mp import errors
+from rigger_mp.candidate import Candidate, check_changes, check_found, read_candidate
 from rigger_mp.config import Settings, check_mapping, read_yaml
-from rigger_mp.discovery import find_instances
+from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.finder import Finder
+from rigger_mp.engine.reloading import Reloading
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -54,7 +59,7 @@ class Rigger:
         plugins: plugin classes by name, as :meth:`register_plugin` would take them.
 
     Attributes:
-        config: the configuration, a mapping. Changes after the start have no effect.
+        config: the configuration, a mapping. Changes after the start have no effect, until :meth:`reload`.
         initialized: whether events may be fired; a context manager and :meth:`start` set it.
         plugins: the registered plugin classes by name.
     """
@@ -78,6 +83,11 @@ class Rigger:
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
+        self._served = b""
+        self._unmade: frozenset[str] = frozenset()
+        self._reload_lock = threading.Lock()
+        self._reloading: Reloading | None = None
+        self._finder: Finder | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -119,6 +129,8 @@ class Rigger:
         engine.refuse_on_results_thread("stop()")
         if self._server is not None:
             self._server.refuse()
+        if self._finder is not None:
+            self._finder.kill()
         try:
             engine.stop(graceful_timeout)
         finally:
@@ -149,6 +161,85 @@ class Rigger:
         engine = self._running()
         engine.refuse_on_results_thread("drain()")
         engine.request(m.Drain).result(timeout)
+
+    def reload(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        plugins: Mapping[str, type] | None = None,
+    ) -> None:
+        """Put configuration and plugin code, as they are now, in the place of what runs; no event is lost or run twice.
+
+        New processes start beside those that serve and import every plugin anew. When all their instances are made they
+        take over, in the order of events: what was fired before ends with the old code and configuration, what is fired
+        after this method has returned runs with the new. The old processes then end; background handlers that
+        still wait in the old archive process are finished there, before the new one begins.
+
+        Instances start with fresh state, and get the ``configure`` calls recorded for their names. Callbacks are kept;
+        those that are not ``concurrent`` start with fresh state, too. The global namespace is kept. A second
+        reload waits for the first.
+
+        If anything is wrong, the old configuration and the old processes stay, untouched. An instance that does not
+        work is only tolerated where it had not worked before, and not with ``strict: true``.
+
+        Args:
+            config: the new configuration, a path or a mapping. ``None``: the file is read again; where there is
+                none, ``config`` is taken as it is now.
+            plugins: plugin classes by name that are new, or take the place of registered ones. Classes that
+                Python can import are imported anew anyway; those defined in ``__main__`` are not.
+
+        Raises:
+            ConfigError: the configuration is wrong, or changes what only a restart can: ``queue_size``, ``list_merge``,
+                ``archive.spool``, or of a running server anything that begins with ``server_``.
+            PluginError: an instance cannot be made.
+            StartError: a process failed to start.
+            NotRunningError: the engine is not started, or stopped meanwhile.
+            EngineLost: the engine ended before it was done.
+            DeadlockError: called on the thread that delivers outcomes.
+        """
+        engine = self._running()
+        engine.refuse_on_results_thread("reload()")
+        with self._reload_lock:
+            if self._reloading is not None:  # whoever waited for it was interrupted
+                self._reloading.wait()
+            candidate = self._read_candidate(config if config is not None else self.config_file or self.config)
+            check_changes(pickle.loads(self._served), candidate.config)
+            registered = {**self.plugins, **checked_plugins(plugins or {})}
+            found = self._find_anew(candidate, registered)
+            said = self._replace(candidate, registered, found)
+        for text in (*candidate.warnings, *found.problems, *said):
+            self.log_message(text)
+
+    def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        return read_candidate(source)
+
+    def _find_anew(self, candidate: Candidate, registered: dict[str, type]) -> Found:
+        finder = self._finder = Finder()
+        try:
+            found = finder.find(candidate.config, registered, candidate.base)
+        finally:
+            self._finder = None
+        check_found(found, frozenset() if candidate.settings.strict else self._unmade)
+        return found
+
+    def _replace(self, candidate: Candidate, registered: dict[str, type], found: Found) -> tuple[str, ...]:
+        engine, settings = self._running(), candidate.settings
+        config = encoded_config(candidate.config)
+        squash = settings.squash_exceptions if self._squash is None else self._squash
+        boot = build_boot(settings, found.instances, config, squash, engine.generation + 1)
+
+        def adopt() -> None:
+            self.config, self.config_file, self._settings = candidate.config, candidate.config_file, settings
+            self.plugins, self._served = registered, config
+            self._adopt_instances(found)
+
+        reloading = Reloading(boot, ("M", (config,)), adopt)
+        engine.reload(reloading, tuple(self._unmade), settings.strict)
+        self._reloading = reloading
+        ended = reloading.wait()
+        self._reloading = None
+        if ended.kind:
+            raise getattr(errors, ended.kind)(ended.refusal)
+        return ended.problems
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -192,11 +283,18 @@ class Rigger:
             base = self.config_file.parent if self.config_file is not None else None
             found = find_instances(self.config, self.plugins, base)
             self._report(found.problems, settings)
-            self._instances = {ident: InstanceHandle(self, ident, data) for ident, data in self._entries().items()}
+            self._adopt_instances(found)
             self._launch(settings, found.instances)
 
+    def _adopt_instances(self, found: Found) -> None:
+        self._unmade = frozenset(found.missing)
+        known, self._instances = self._instances, {}
+        for ident, data in self._entries().items():
+            handle = self._instances[ident] = known.get(ident) or InstanceHandle(self, ident, data)
+            handle.data = data
+
     def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
-        config = self._encoded_config()
+        config = self._served = encoded_config(self.config)
         boot = build_boot(settings, instances, config, self.squash_exceptions)
         listener = Listener(self._on_failure, self.log_message)
         self._engine = Engine(boot, ("M", (config,)), listener)
@@ -222,12 +320,6 @@ class Rigger:
     def _stop_at_exit(self) -> None:
         if self._engine is not None and self._engine.is_own_process:
             self.stop()
-
-    def _encoded_config(self) -> bytes:
-        try:
-            return dump_value(dict(self.config))
-        except TypeError as error:
-            raise ConfigError(f"the configuration cannot be sent to other processes: {error}") from error
 
     def _current_settings(self) -> Settings:
         if self._settings is None:
@@ -348,8 +440,7 @@ class Rigger:
         """
         if not plugin_name:
             raise PluginError("a plugin needs a name: register_plugin(cls, 'name')")
-        if not isinstance(cls, type):
-            raise PluginError(f"plugin {plugin_name!r}: expected a class, got {cls!r}")
+        checked_plugins({plugin_name: cls})
         if self.plugins.get(plugin_name, cls) is not cls:
             raise DuplicatePluginError(
                 f"plugin name {plugin_name!r} is taken by {self.plugins[plugin_name].__qualname__}; "
@@ -468,8 +559,8 @@ class Rigger:
     def stats(self) -> dict[str, Any]:
         """Return what has happened so far.
 
-        ``events`` (accepted, ended, succeeded, failed, lost, pending), ``hooks`` and ``functions`` by name
-        (counts, seconds; for a hook whether it is concurrent, and which functions keep it ordered), and
+        ``generation`` (1, and one more with each :meth:`reload`), ``events`` (accepted, ended, succeeded, failed,
+        lost, pending), ``hooks`` and ``functions`` by name (counts, seconds; for a hook whether it is concurrent, and which functions keep it ordered), and
         ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
         """
         engine = self._running()
@@ -514,6 +605,30 @@ class Rigger:
 
     def _stop_soon(self) -> None:
         threading.Thread(target=self.stop_server, name="rigger_mp stop").start()
+
+
+def checked_plugins(plugins: Mapping[str, type]) -> Mapping[str, type]:
+    """Return plugin classes by name.
+
+    Raises:
+        PluginError: one is no class.
+    """
+    for name, cls in plugins.items():
+        if not isinstance(cls, type):
+            raise PluginError(f"plugin {name!r}: expected a class, got {cls!r}")
+    return plugins
+
+
+def encoded_config(config: Mapping[str, Any]) -> bytes:
+    """Return a configuration as it travels.
+
+    Raises:
+        ConfigError: a value cannot be pickled.
+    """
+    try:
+        return dump_value(dict(config))
+    except TypeError as error:
+        raise ConfigError(f"the configuration cannot be sent to other processes: {error}") from error
 
 
 def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rigger_mp.candidate import Candidate
+from rigger_mp.config import Settings
 from rigger_mp.rigger import Rigger
 
 
@@ -29,6 +32,7 @@ class CommandRigger(Rigger):
         self._prints_aside = prints_aside
         self.say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
         self.read_config(self.config_file)
+        self._overrides = overrides
         self.config = {**self.config, **overrides}
 
     def parse_config(self) -> None:
@@ -36,6 +40,11 @@ class CommandRigger(Rigger):
         with _standard_output_aside() if self._prints_aside else nullcontext():
             self.setup_plugin_instances()
         self.start_server()
+
+    def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        candidate = super()._read_candidate(source)
+        config = {**candidate.config, **self._overrides}
+        return replace(candidate, config=config, settings=Settings.from_config(config))
 
     def log_message(self, message: object) -> None:
         """Say it."""

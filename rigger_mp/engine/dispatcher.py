@@ -30,6 +30,7 @@ from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.supervisor import Seat, Supervisor
+from rigger_mp.fresh_source import import_fresh_sources
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -310,6 +311,7 @@ class Dispatcher:
 
 def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     """Run the dispatcher in this process."""
+    import_fresh_sources()
     owner = socket.socket(fileno=fds["owner"])
     boot = Boot.receive(owner)
     marks = Marks(boot.queue_size, fds.pop("marks"))

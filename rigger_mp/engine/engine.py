@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import pickle
 import socket
 import threading
 import time
@@ -33,6 +34,7 @@ from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
+from rigger_mp.engine.reloading import Reloading
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
@@ -247,6 +249,11 @@ class Engine:
         self._send(make, future)
         return future
 
+    def reload(self, reloading: Reloading, tolerated: tuple[str, ...], strict: bool) -> None:
+        """Send another configuration's processes into the place of the present ones; see :class:`Reloading`."""
+        boot = pickle.dumps(reloading.boot)
+        self._send(lambda token: m.Reload(token, boot, tolerated, strict), reloading)
+
     def _send(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         with self._lock:
             self._make_room()
@@ -305,6 +312,11 @@ class Engine:
         raw: Any = answer.result()
         stats: dict[str, Any] = raw
         return stats
+
+    @property
+    def generation(self) -> int:
+        """How many generations there have been, that which serves included."""
+        return self._boot.generation
 
     @property
     def latest_version(self) -> int:
@@ -388,6 +400,8 @@ class Engine:
                 self._finished = True
             case m.Ready():
                 self._take_ready(message)
+            case m.Reloaded():
+                self._take_reloaded(message)
 
     def _take_ready(self, message: m.Ready) -> None:
         known, self.problems = self.problems, message.problems
@@ -397,6 +411,18 @@ class Engine:
                 if problem not in known:
                     self._guard(self._listener.logged, problem)
         self._ready.set()
+
+    def _take_reloaded(self, message: m.Reloaded) -> None:
+        pending = self._pending.pop(message.token)
+        if pending is None:
+            return
+        reloading: Any = pending.waiter
+        if not message.kind:
+            self._boot, self._config = reloading.boot, reloading.config
+            self._recovery.limits = reloading.boot.limits
+            self.problems, self.hooks = message.problems, dict(message.hooks)
+            reloading.adopt()
+        reloading.end(_Opened(message))
 
     def _end(self, outcome: m.Outcome, snapshot: Any) -> Waiter | None:
         pending = self._pending.pop(outcome.token)
