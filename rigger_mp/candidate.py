@@ -86,7 +86,7 @@ def check_found(found: Found, tolerated: frozenset[str]) -> None:
         PluginError: naming each.
     """
     problems = [
-        text for ident, text in zip(found.missing, found.problems, strict=True) if ident not in tolerated
+        text.removeprefix("disabling ") for ident, text in zip(found.missing, found.problems, strict=True) if ident not in tolerated
     ]
     if problems:
         raise PluginError("\n".join(problems))

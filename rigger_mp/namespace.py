@@ -71,6 +71,10 @@ class Namespace:
     def __len__(self) -> int:
         return len(self._chains)
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Tell whether there is any of these names."""
+        return not names.isdisjoint(self._chains)
+
     def chain(self, name: str) -> Chain:
         """Return the chain of a name.
 

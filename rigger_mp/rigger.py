@@ -560,7 +560,8 @@ class Rigger:
         """Return what has happened so far.
 
         ``generation`` (1, and one more with each :meth:`reload`), ``events`` (accepted, ended, succeeded, failed,
-        lost, pending), ``hooks`` and ``functions`` by name (counts, seconds; for a hook whether it is concurrent, and which functions keep it ordered), and
+        lost, pending), ``hooks`` and ``functions`` by name (counts, seconds; for a hook whether it is concurrent,
+        and which functions keep it ordered), and
         ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
         """
         engine = self._running()

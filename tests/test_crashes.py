@@ -174,8 +174,8 @@ def test_a_killed_manager_is_replaced_and_knows_everything() -> None:
     assert before["last"] == 3
 
 
-def test_a_killed_dispatcher_ends_everything_pending_by_name(tmp_path: Path) -> None:
-    rigger = QuietRigger(config(), plugins=PLUGINS).start()
+def test_a_killed_dispatcher_that_must_not_restart_ends_everything_pending_by_name(tmp_path: Path) -> None:
+    rigger = QuietRigger(config(max_restarts=0), plugins=PLUGINS).start()
     rigger.fire_hook("add", a=1, b=2)
     blocked = rigger.submit("block", started=str(tmp_path / "started"))
     behind = [rigger.submit("fine") for _ in range(10)]

@@ -70,11 +70,7 @@ class Activity:
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
-        stages = self.plan.stages
-        if not self.fused:
-            return tuple((stage,) for stage in stages)
-        cut = self.plan.handover
-        return tuple(part for part in (stages[:cut], stages[cut:]) if part)
+        return self.plan.fused_steps if self.fused else self.plan.fanned_steps
 
 
 @dataclass(slots=True, eq=False)
@@ -115,8 +111,7 @@ class Slot:
         load: seconds of work sent and not yet done, as estimated.
         unmeasured: how many of them have no estimate.
         busy: seconds that its functions have run.
-        superseded: its generation was swapped for another: it finishes what it has, and gets no more.
-        behind: a superseded slot whose work comes before everything here.
+        behind: a slot of a former generation whose work comes before everything here.
     """
 
     number: int
@@ -129,7 +124,6 @@ class Slot:
     load: float = 0.0
     unmeasured: int = 0
     busy: float = 0.0
-    superseded: bool = False
     behind: Slot | None = None
 
     @property

@@ -77,7 +77,7 @@ class CommitLog:
         """Tell whether a reader of these names may be misled by a replica of ``replica_version``."""
         if not names:
             return False
-        return replica_version < self._last_deletion or any(name in self.namespace for name in names)
+        return replica_version < self._last_deletion or self.namespace.has_any(names)
 
     def pin(self, names: frozenset[str]) -> dict[str, Chain]:
         """Return the present chains of these names, those that exist."""

@@ -79,6 +79,8 @@ class Dispatcher:
         self._orphaned = False
         self._floor = 0
         self._published = self._scheduler.log.version
+        if boot.republish:
+            self._republish()
         self._selector.register(peers.owner, READ, self._on_owner)
         if parent_sentinel is not None:
             self._selector.register(parent_sentinel, READ, self._on_orphaned)
@@ -91,7 +93,8 @@ class Dispatcher:
         while not self._finished():
             for key, mask in self._selector.select(self._supervisor.next_check()):
                 key.data(mask)
-            self._enforce_limits()
+            if self._supervisor.time_limited:
+                self._enforce_limits()
             self._advance()
         if self._orphaned:
             self._supervisor.stop(0.0)
@@ -106,9 +109,10 @@ class Dispatcher:
         if self._assembly.ready:
             self._listen()
             self._send_jobs()
-        self._supervisor.retire_worn()
+        if self._supervisor.may_retire:
+            self._supervisor.retire_worn()
         self._assembly.forget_retired()
-        self._assembly.dismiss_superseded()
+        self._end_former()
         self._publish()
         self._outbox += self._scheduler.messages
         self._scheduler.messages.clear()
@@ -120,6 +124,12 @@ class Dispatcher:
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
             self._send_outbox()
         self._watch_writers()
+
+    def _end_former(self) -> None:
+        if self._scheduler.table.superseded:
+            self._assembly.dismiss_superseded()
+        if self._supervisor.dismissed:
+            self._supervisor.end_dismissed()
 
     def _send_outbox(self) -> None:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
@@ -142,14 +152,18 @@ class Dispatcher:
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
         self._scheduler.configured.clear()
+        self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
 
+    def _mark_begun(self) -> None:
+        for token in self._scheduler.begun:
+            self._marks.start(token)
+        self._scheduler.begun.clear()
+
     def _publish(self) -> None:
         commits = self._scheduler.commits
-        for token in self._scheduler.written:
-            self._marks.start(token)
-        self._scheduler.written.clear()
+        self._mark_begun()
         if commits:
             self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
             self._published += len(commits)
@@ -159,14 +173,18 @@ class Dispatcher:
             self._outbox.append(m.ManagerLost(self._published))
 
     def _watch_writers(self) -> None:
-        self._want_write(self._peers.owner, self._peers.outcomes, self._on_owner, READ)
-        manager = self._peers.manager
-        self._want_write(manager.fd, manager, self._on_manager_writable, 0)
+        outcomes, manager = self._peers.outcomes, self._peers.manager
+        if outcomes.blocked is not outcomes.watched:
+            self._watch_writer(self._peers.owner, outcomes, self._on_owner, READ)
+        if manager.blocked is not manager.watched:
+            self._watch_writer(manager.fd, manager, self._on_manager_writable, 0)
         for seat in self._supervisor.seats.values():
-            if seat.process is not None and seat.writer is not None:
-                self._want_write(seat.process.socket, seat.writer, None, READ)
+            writer = seat.writer
+            if writer is not None and writer.blocked is not writer.watched and seat.process is not None:
+                self._watch_writer(seat.process.socket, writer, None, READ)
 
-    def _want_write(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+    def _watch_writer(self, fd: Any, writer: FrameWriter, handler: Any, always: int) -> None:
+        writer.watched = writer.blocked
         mask = always | (WRITE if writer.blocked else 0)
         key = self._selector.get_map().get(fd)
         if key is None:
@@ -223,8 +241,11 @@ class Dispatcher:
             self._selector.unregister(old.fd)
         os.close(old.fd)
         os.set_blocking(fd, False)
-        log = self._scheduler.log
         self._peers.manager = FrameWriter(fd)
+        self._republish()
+
+    def _republish(self) -> None:
+        log = self._scheduler.log
         self._peers.manager.write(m.pack((m.Republish(log.version, log.namespace.export()),)))
         self._scheduler.commits.clear()
         self._published = log.version
@@ -284,7 +305,7 @@ class Dispatcher:
                 case m.Log():
                     self._outbox.append(message)
                 case m.Worn():
-                    seat.worn = True
+                    self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
 
@@ -302,7 +323,6 @@ class Dispatcher:
         self._outbox += self._assembly.replace(seat, detail, instance if starting else None)
 
     def _enforce_limits(self) -> None:
-        self._supervisor.end_dismissed()
         for seat in self._supervisor.overdue():
             assert seat.process is not None
             late = time.monotonic() - seat.process.journal.deadline

@@ -110,7 +110,7 @@ class Engine:
         self.reader.attach(self._manager)
         self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._receiver = Receiver(
-            self._dispatcher.socket, self._deliver, lambda: not len(self._pending), self._on_dispatcher_gone
+            self._dispatcher.socket, self._deliver, self._is_idle, self._on_dispatcher_gone
         )
         self._receiver.start()
 
@@ -130,6 +130,9 @@ class Engine:
             self.stop(0.0)
             raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
         self._accepting = True
+
+    def _is_idle(self) -> bool:
+        return not len(self._pending) and not self._answers
 
     # -- replacing processes -----------------------------------------------------------------------------
 
@@ -174,7 +177,7 @@ class Engine:
                 return False
             globals_, problem = self._recovery.take_globals(self.reader, self._snapshots.latest)
             publishing = self._manager.follow_another()
-            boot = self._recovery.next_boot(self._boot, globals_)
+            boot = self._recovery.next_boot(self._boot, globals_, problem)
             dispatcher = DispatcherProcess(boot, publishing, self._marks, self._snapshots.floor)
             with self._lock:
                 gone, self._dispatcher = self._dispatcher, dispatcher

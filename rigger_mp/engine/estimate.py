@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rigger_mp.engine.registry import Function
+
 
 class Estimates:
     """Mean duration and mean deviation of each function, exponentially weighted.
@@ -27,12 +29,13 @@ class Estimates:
         deviation = self._deviation[function]
         self._deviation[function] = deviation + (abs(error) - deviation) / 4
 
-    def upper(self, functions: Iterable[str]) -> float | None:
+    def upper(self, stages: Iterable[Iterable[Function]]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if one is unmeasured."""
         total = 0.0
-        for function in functions:
-            mean = self._mean.get(function)
-            if mean is None:
-                return None
-            total += mean + 2 * self._deviation[function]
+        for stage in stages:
+            for function in stage:
+                mean = self._mean.get(function.id)
+                if mean is None:
+                    return None
+                total += mean + 2 * self._deviation[function.id]
         return total

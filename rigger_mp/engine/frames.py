@@ -92,40 +92,44 @@ class FrameWriter:
 
     Attributes:
         broken: whether the other end is gone; what is written then is dropped.
+        blocked: whether something waits for the descriptor to be writable.
+        watched: whether somebody watches for that; whoever does keeps it up to date.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.broken = False
-        self._pending: deque[memoryview] = deque()
-
-    @property
-    def blocked(self) -> bool:
-        """Whether something waits for the descriptor to be writable."""
-        return bool(self._pending)
+        self.blocked = False
+        self.watched = False
+        self._pending: deque[bytes | memoryview] = deque()
 
     def write(self, payload: bytes) -> None:
         """Queue a frame and write as much as the descriptor takes."""
         if not self.broken:
-            self._pending.append(memoryview(frame(payload)))
+            self._pending.append(frame(payload))
             self.flush()
 
     def flush(self) -> None:
         """Write as much of what is pending as the descriptor takes."""
-        while self._pending:
-            view = self._pending[0]
-            try:
-                written = os.write(self.fd, view)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.broken = True
-                self._pending.clear()
-                return
-            if written == len(view):
-                self._pending.popleft()
-            else:
-                self._pending[0] = view[written:]
+        pending = self._pending
+        while pending and self._write(pending[0]):
+            pending.popleft()
+        self.blocked = bool(pending)
+
+    def _write(self, data: bytes | memoryview) -> bool:
+        """Write a frame, or what is left of it; false if some of it has to wait."""
+        try:
+            written = os.write(self.fd, data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.broken = True
+            self._pending.clear()
+            return False
+        if written == len(data):
+            return True
+        self._pending[0] = memoryview(data)[written:]
+        return self._write(self._pending[0])
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -42,6 +42,7 @@ class Boot:
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
+        republish: the Manager does not have these.
         generation: counts reloads, from 1.
     """
 
@@ -58,6 +59,7 @@ class Boot:
     hook_retries: dict[str, int]
     archive_retries: int = 0
     globals: tuple[int, Any] = (0, None)
+    republish: bool = False
     generation: int = 1
 
     @staticmethod

@@ -200,11 +200,15 @@ class PluginHost:
         )
 
     def load(self, message: m.Load) -> None:
-        """Take a callback that jobs may name from now on."""
-        func = pickle.loads(message.function)
-        self._functions[message.function_id] = describe_callable(
-            func, label=message.label, stage=message.stage, time_limit=self._settings.time_limit
-        )
+        """Take a callback that jobs may name from now on; one that cannot be loaded fails when it is called."""
+        limit = self._settings.time_limit
+        try:
+            func = pickle.loads(message.function)
+            called = describe_callable(func, label=message.label, stage=message.stage, time_limit=limit)
+        except BaseException as error:  # noqa: BLE001 - unpickling runs the user's code
+            text = describe_failure(error, message.label, message.stage).traceback
+            called = describe_callable(_refusal(message.label, text), label=message.label, stage=message.stage)
+        self._functions[message.function_id] = called
 
     def forget(self, message: m.Forget) -> None:
         """Drop a callback."""
@@ -265,9 +269,9 @@ class PluginHost:
         try:
             if called is None:
                 self._refuse(function_id)
-            args, kwargs = self._arguments(called, view)
             if called.time_limit:
                 self._journal.limit(time.monotonic() + called.time_limit)
+            args, kwargs = self._arguments(called, view)
             returned = called.func(*args, **kwargs)
             if called.is_async:
                 returned = self._run_async(returned)
@@ -331,3 +335,10 @@ class PluginHost:
             raise PluginInitError(f"instance {ident!r} could not be initialised: {self._problems.get(ident)}")
         args, kwargs = pickle.loads(call)
         instance.configure(*args, **kwargs)
+
+
+def _refusal(label: str, problem: str) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise PluginInitError(f"callback {label!r} cannot be unpickled in this process: {problem}")
+
+    return refuse

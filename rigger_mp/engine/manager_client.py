@@ -21,6 +21,8 @@ from rigger_mp.namespace import Chain, VersionedNamespace
 
 CALL_TIME = READ_TIME + 5.0
 """Seconds that the Manager may take to answer before it counts as gone."""
+MOST_MANAGERS = 20
+"""How many of them, each in the place of one that is gone, a read tries."""
 
 
 class GlobalsReader:
@@ -74,7 +76,6 @@ class GlobalsReader:
             return []
         return copy.names(version if exact else copy.version)
 
-
     def settle(self) -> tuple[int, dict[str, Chain]]:
         """Return the latest version and all chains, once the Manager has all that a dead dispatcher published.
 
@@ -88,12 +89,14 @@ class GlobalsReader:
         return latest
 
     def _call(self, manager: ManagerProcess, method: str, *args: Any) -> Any:
-        try:
-            return manager.call(method, *args)
-        except EngineLost:
-            if not self._replace(manager) or self._manager is None:
-                raise
-            return self._manager.call(method, *args)
+        for _ in range(MOST_MANAGERS):
+            try:
+                return manager.call(method, *args)
+            except EngineLost:
+                if not self._replace(manager) or self._manager is None:
+                    raise
+                manager = self._manager
+        raise EngineLost(f"{MOST_MANAGERS} Manager processes ended, one after another, before they could answer")
 
 
 class ManagerProcess:

@@ -53,6 +53,11 @@ class Call:
         self._ending = ending
         self._ended.release()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._ending is not None
+
     def wait(self) -> Ended | Lost:
         """Wait until it has ended; return how it did."""
         self._ended.acquire()

@@ -146,6 +146,19 @@ class WorkerProcess:
         except ValueError:
             return f"was killed by signal {-code}"
 
+    def halt(self) -> bool:
+        """Stop it where it is; return true once it stands still, false if it has ended instead."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGSTOP)
+            _, status = os.waitpid(self.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                self._status = status
+        return self._status is None
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`halt`."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill it and what it started, as far as that stayed in its process group."""
         try:

@@ -103,17 +103,18 @@ class Receiver:
     def wait_for(self, call: Call, token: int) -> Ended | Lost:
         """Return how an event ended; reads in this thread if the results thread stands by."""
         if self._standing_by:
-            with self._reading() as may_read:
+            with self._reading(call) as may_read:
                 if may_read:
                     self._read_own(token)
         return call.wait()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[bool]:
+    def _reading(self, call: Call) -> Iterator[bool]:
         mine = False
         try:
             with self._changed:
-                mine = self._standing_by and not self._caller_reads
+                # It may have ended already, and that be why the results thread stands by.
+                mine = self._standing_by and not self._caller_reads and not call.has_ended
                 self._caller_reads |= mine
             yield mine
         finally:

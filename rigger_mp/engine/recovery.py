@@ -103,10 +103,10 @@ class Recovery:
             problem = "" if version >= latest else "the global namespace is lost: dispatcher and Manager died at once"
         return (max(version, latest), chains), problem
 
-    def next_boot(self, boot: Boot, globals_: Globals) -> Boot:
+    def next_boot(self, boot: Boot, globals_: Globals, problem: str) -> Boot:
         """Return what the next dispatcher is told."""
         self.restarts += 1
-        return dataclasses.replace(boot, globals=globals_)
+        return dataclasses.replace(boot, globals=globals_, republish=bool(problem))
 
     def losses(self, problem: str) -> list[EngineLost]:
         """Return what to report that nobody waits for; ``problem`` is that of the globals."""

@@ -60,6 +60,7 @@ class Plan:
         blockers: the functions that keep the hook ordered.
         reads, background_reads: the parameters that the functions name.
         actors: the stateful instances involved.
+        fused_steps, fanned_steps: the stages by step: those of one step run as one job, or each fans out.
     """
 
     hook: str
@@ -79,6 +80,8 @@ class Plan:
     handover: int = field(init=False)
     widest: int = field(init=False)
     ids: tuple[tuple[str, ...], ...] = field(init=False)
+    fused_steps: tuple[tuple[Stage, ...], ...] = field(init=False)
+    fanned_steps: tuple[tuple[Stage, ...], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         foreground = (*self.pre, *self.hooks, *self.post)
@@ -91,6 +94,9 @@ class Plan:
         derive(self, "max_retries", max((f.max_retries for f in foreground), default=0))
         derive(self, "handover", 1 if self.pre and self.background else 0)
         derive(self, "widest", max(map(_parts, self.stages), default=0))
+        parts = (self.stages[: self.handover], self.stages[self.handover :])
+        derive(self, "fused_steps", tuple(part for part in parts if part))
+        derive(self, "fanned_steps", tuple((stage,) for stage in self.stages))
         derive(self, "ids", tuple(tuple(f.id for f in stage) for stage in self.stages))
 
     def _common_home(self, functions: Iterable[Function]) -> int | None:

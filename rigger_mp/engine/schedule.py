@@ -34,6 +34,8 @@ from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
+_NO_ACTORS: frozenset[str] = frozenset()
+
 
 class Scheduler:
     """Decides what runs next, where.
@@ -52,7 +54,8 @@ class Scheduler:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
         commits: for the Manager, likewise.
-        written: the tokens of assignments that are among those commits; likewise.
+        begun: the tokens of what takes effect before a worker can mark it as started: assignments among those
+            commits, and events whose background handlers are handed over; likewise.
         configured: ``(ident, call)`` of ``configure`` calls whose turn has come, to be replayed whenever
             the instance is made again; likewise.
         nested: nested events that have not ended.
@@ -84,7 +87,7 @@ class Scheduler:
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
-        self.written: list[int] = []
+        self.begun: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
@@ -282,7 +285,8 @@ class Scheduler:
             if self._chain is None and event.fused and not plan.background and plan.stages:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
-            event.tickets = self._turns.draw(event, plan.actors)
+            if plan.actors:
+                event.tickets = self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
                 event.pinned = self.log.pin(plan.reads)
         self._next_step(event)
@@ -301,9 +305,12 @@ class Scheduler:
         if event.step >= len(steps):
             self._end(event, m.OK)
             return
-        event.results = {}
         tasks = self._tasks(event, steps[event.step])
         event.unfinished = len(tasks)
+        if event.fused:
+            self._turns.queue(tasks[0])
+            return
+        event.results.clear()
         if not self.threaded:
             event.postponed = deque(tasks[1:])
             tasks = tasks[:1]
@@ -320,7 +327,9 @@ class Scheduler:
         return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
-        actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
+        actors = _NO_ACTORS
+        if activity.tickets:
+            actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
         return Task(activity, stages, home, actors, self.table.estimate(stages))
 
     def _task_done(self, task: Task, results: Results) -> None:
@@ -401,13 +410,15 @@ class Scheduler:
         if write.clear:
             groups = ((dump_deletions(self.log.namespace),), *groups)
         self._commit(groups)
-        self.written.append(write.token)
+        self.begun.append(write.token)
         self._end(write, m.OK)
 
     # -- background --------------------------------------------------------------------------------------
 
     def _hand_over(self, event: Activity) -> None:
         plan = event.plan
+        if event.token:
+            self.begun.append(event.token)
         pinned = self.log.pin(plan.background_reads)
         for function in plan.background:
             child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)

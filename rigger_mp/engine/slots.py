@@ -22,16 +22,18 @@ class SlotTable:
     Attributes:
         slots: by number.
         estimates: how long functions take.
+        superseded: those of former generations that have something left to do.
     """
 
     def __init__(self, slots: Iterable[Slot]) -> None:
         self.slots = {slot.number: slot for slot in slots}
         self.estimates = Estimates()
+        self.superseded: list[Slot] = []
         self._shared: deque[Task] = deque()
 
     def estimate(self, stages: Iterable[Stage]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
-        return self.estimates.upper(function.id for stage in stages for function in stage)
+        return self.estimates.upper(stages)
 
     def has_room(self, slot: Slot, stages: Iterable[Stage]) -> bool:
         """Tell whether functions may be sent to a slot now, behind what is there."""
@@ -55,19 +57,20 @@ class SlotTable:
         An archive's new slot gets its first task when the old one has finished its last.
         """
         successors = list(slots)
-        superseded = [slot for slot in self.slots.values() if slot not in successors]
-        for slot in superseded:
-            slot.shared, slot.superseded = False, True
+        self.superseded = [slot for slot in self.slots.values() if slot not in successors]
+        for slot in self.superseded:
+            slot.shared = False
         for slot in successors:
             slot.shared = slot.number in shared
             if is_archive(slot.number):
-                slot.behind = next((old for old in reversed(superseded) if is_archive(old.number)), None)
+                slot.behind = next((old for old in reversed(self.superseded) if is_archive(old.number)), None)
         self.estimates = Estimates()
 
     def take_drained(self) -> list[Slot]:
         """Take out the superseded slots that have nothing left to do."""
-        drained = [slot for slot in self.slots.values() if slot.superseded and slot.drained]
+        drained = [slot for slot in self.superseded if slot.drained]
         for slot in drained:
+            self.superseded.remove(slot)
             del self.slots[slot.number]
         return drained
 

@@ -103,6 +103,9 @@ class Supervisor:
 
     Attributes:
         seats: by the number of their slot.
+        dismissed: those whose processes are to end by themselves.
+        time_limited: whether a function may have a time limit.
+        may_retire: whether a process may have to be ended between two jobs.
         nested_received: how many nested events have come from processes that have a row in the marks.
     """
 
@@ -120,11 +123,16 @@ class Supervisor:
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
         self.nested_received = 0
+        self.dismissed: set[Seat] = set()
+        self.time_limited = False
+        self.may_retire = False
 
     def add(self, slot: Slot, name: str, kind: SeatKind, instances: Iterable[tuple[str, bytes]]) -> Seat:
         """Add a slot and start its first process."""
         seat = Seat(slot, name, kind, list(instances))
         self.seats[slot.number] = seat
+        self.time_limited |= kind.limits.time_limited
+        self.may_retire |= kind.limits.max_tasks_per_child is not None
         self.start(seat)
         return seat
 
@@ -211,20 +219,33 @@ class Supervisor:
         return len(seat.starts_failed) <= limits.max_restarts
 
     def overdue(self) -> list[Seat]:
-        """Return the seats whose running function has exceeded its time limit."""
+        """Return the seats whose running function has exceeded its time limit; their processes are halted."""
         now = time.monotonic()
-        return [
-            seat
-            for seat in self.seats.values()
-            if seat.process is not None and 0 < seat.process.journal.deadline < now
-        ]
+        return [seat for seat in self.seats.values() if _is_late(seat, now) and self._catch(seat, now)]
+
+    def _catch(self, seat: Seat, now: float) -> bool:
+        """Halt the process of a seat if it still runs what is late: the next job must not be blamed."""
+        assert seat.process is not None
+        if not seat.process.halt():
+            return False
+        if _is_late(seat, now):
+            return True
+        seat.process.resume()
+        return False
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
-        limited = any(
-            seat.end_by or (seat.kind.limits.time_limited and seat.slot.outstanding) for seat in self.seats.values()
-        )
-        return LIMIT_CHECK if limited else None
+        if self.dismissed:
+            return LIMIT_CHECK
+        if not self.time_limited:
+            return None
+        busy = any(seat.slot.outstanding for seat in self.seats.values())
+        return LIMIT_CHECK if busy else None
+
+    def wear_out(self, seat: Seat) -> None:
+        """Note that the process of a seat has used enough memory."""
+        seat.worn = True
+        self.may_retire = True
 
     def retire_worn(self) -> None:
         """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
@@ -240,15 +261,17 @@ class Supervisor:
         """Let the process of a seat that is needed no more end by itself, when it has done what it was sent."""
         if seat.process is None:
             del self.seats[seat.slot.number]
+            self.dismissed.discard(seat)
             return
         seat.end_by = time.monotonic() + EXIT_TIME
+        self.dismissed.add(seat)
         seat.process.let_end()
 
     def end_dismissed(self) -> None:
         """Kill the processes that were to end by themselves, and did not in time."""
         now = time.monotonic()
-        for seat in self.seats.values():
-            if seat.process is not None and 0 < seat.end_by < now:
+        for seat in self.dismissed:
+            if seat.process is not None and seat.end_by < now:
                 seat.process.kill_tree()
 
     def stop(self, exit_time: float = EXIT_TIME) -> None:
@@ -263,3 +286,7 @@ class Supervisor:
                 seat.process = seat.reader = seat.writer = None
         for process in processes:
             process.end(deadline)
+
+
+def _is_late(seat: Seat, now: float) -> bool:
+    return seat.process is not None and 0 < seat.process.journal.deadline < now

@@ -43,6 +43,8 @@ class Turns:
 
     def give_up(self, activity: Activity) -> None:
         """Take back the tickets of an activity that has ended."""
+        if not activity.tickets:
+            return
         actors, activity.tickets = activity.tickets, set()
         for actor in actors:
             self._tickets[actor].remove(activity)
@@ -61,6 +63,9 @@ class Turns:
             self._busy = False
 
     def _try(self, task: Task) -> None:
+        if not task.actors:
+            self._make_ready(task)
+            return
         activity = task.activity
         for actor in task.actors:
             if self._tickets[actor][0] is not activity:

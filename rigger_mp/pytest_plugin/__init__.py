@@ -1,0 +1,84 @@
+"""The pytest plugin: a test run fires hooks, in an engine of its own or at a server.
+
+::
+
+    pytest --rigger CONFIG                 pytest ── Rigger
+    pytest --rigger CONFIG -n 2            pytest ── Rigger ◀──TCP── gw0, gw1 (pytest-xdist)
+    pytest --rigger-server HOST:PORT       pytest (gw0, gw1) ──TCP──▶ rigger-mp serve
+
+============== =========================================================================================
+hook           arguments, besides ``worker_id`` ("master", "gw0", …)
+============== =========================================================================================
+start_session  ``root`` (directory), ``artifacts`` (directory)
+start_test     ``test_name`` (node id), ``test_location`` (file:line), ``artifact_dir``, ``artifact_path``
+finish_test    the same, ``test_result``, ``duration`` (seconds), ``longrepr``, ``stdout``, ``stderr``, ``log``
+finish_session ``exit_status`` (int), ``duration`` (seconds)
+============== =========================================================================================
+
+``finish_test`` is fired once for each result that pytest counts in its summary, so a test that passed and whose
+teardown failed has two: ``passed`` and ``error``. A module that cannot be collected has one without
+``start_test``. ``artifact_dir`` is a directory of the test's own, and ``artifact_path`` the start of file names in it.
+
+Without these options nothing happens, and nothing of the engine is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rigger_mp import Rigger, RiggerClient
+
+DEFAULT_ARTIFACTS = "rigger-artifacts"
+SESSION = "rigger_mp session"
+"""The name under which pytest's plugin manager has the session."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("rigger", "rigger_mp: fire hooks for sessions and tests")
+    group.addoption("--rigger", metavar="CONFIG", help="start an engine with this YAML file and fire the hooks there")
+    group.addoption(
+        "--rigger-server",
+        metavar="HOST:PORT",
+        help="fire the hooks at a server that runs already (its token: variable RIGGER_TOKEN)",
+    )
+    group.addoption(
+        "--rigger-artifacts",
+        metavar="DIR",
+        default=DEFAULT_ARTIFACTS,
+        help=f"where each test gets a directory for its artifacts ({DEFAULT_ARTIFACTS})",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take part in the session if an option asks for it."""
+    if config.getoption("rigger") and config.getoption("rigger_server"):
+        raise pytest.UsageError("--rigger and --rigger-server exclude each other: start an engine, or use a server")
+    wanted = config.getoption("rigger") or config.getoption("rigger_server")
+    if not wanted or config.getoption("help") or config.getoption("collectonly"):
+        return
+    from rigger_mp.pytest_plugin.session import make_session  # noqa: PLC0415 - imports the engine
+
+    config.pluginmanager.register(make_session(config), SESSION)
+
+
+@pytest.fixture(scope="session")
+def rigger(request: pytest.FixtureRequest) -> Rigger | RiggerClient:
+    """The engine of ``--rigger``, or a client of it or of ``--rigger-server``; both have fire_hook and submit."""
+    session: Any = request.config.pluginmanager.get_plugin(SESSION)
+    if session is None:
+        pytest.skip("needs an engine: run pytest with --rigger CONFIG or --rigger-server HOST:PORT")
+    target: Rigger | RiggerClient = session.target
+    return target
+
+
+@pytest.fixture
+def artifact_dir(request: pytest.FixtureRequest) -> Any:
+    """The test's directory for artifacts, a ``pathlib.Path``."""
+    session: Any = request.config.pluginmanager.get_plugin(SESSION)
+    if session is None:
+        pytest.skip("needs --rigger CONFIG or --rigger-server HOST:PORT")
+    return session.artifacts.directory(request.node.nodeid)

@@ -1,0 +1,91 @@
+"""Plugins for the tests of survival, in a module that is quick to import in worker processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rigger_mp import RiggerBasePlugin
+
+
+class Napper(RiggerBasePlugin):
+    """Stateful: all its events run one after another in one process."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("nap")
+        self.register_plugin_hook("quick")
+
+    def nap(self, seconds: float) -> None:
+        if seconds:
+            time.sleep(seconds)
+
+    def quick(self, seconds: float) -> Any:
+        time.sleep(seconds)
+        return {"done": True}, None
+
+
+class SlowToArrive:
+    """Takes for ever to unpickle in another process."""
+
+    def __reduce__(self) -> Any:
+        return time.sleep, (600,)
+
+
+def append(path: str, text: str) -> None:
+    """Append a line to a file."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+class Blocker(RiggerBasePlugin):
+    """Stateless: holds up a worker until a file is there."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("block")
+        self.register_plugin_hook("file")
+        self.register_plugin_hook("fine")
+
+    def block(self, gate: str) -> Any:
+        append(f"{gate}.started", str(os.getpid()))
+        while not Path(gate).exists():
+            time.sleep(0.005)
+        return {"pid": os.getpid()}, None
+
+    def file(self) -> Any:
+        return {"filed": True}, None
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, None
+
+
+class Clerk(RiggerBasePlugin):
+    """Runs in the archive."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("file", bg=True)
+
+    def file(self, log: str) -> None:
+        append(log, "filed")
+
+
+class Poison:
+    """Pickles, and cannot be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("poison",)
+
+
+class Receiver(RiggerBasePlugin):
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("receive")
+        self.register_plugin_hook("fine")
+
+    def receive(self, value: Any) -> None:
+        raise AssertionError(f"{value} must never arrive")
+
+    def fine(self) -> Any:
+        return {"fine": True}, None

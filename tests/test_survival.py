@@ -1,0 +1,94 @@
+"""Whatever is killed, whatever a hook does: one outcome for each event, only the culprit blamed, and on it goes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quiet import QuietRigger
+from survival_plugins import Blocker, Clerk, Napper, Poison, Receiver, SlowToArrive
+from waiting import wait_for
+
+from rigger_mp import Rigger
+from rigger_mp.errors import EngineLost, HookError, TimeLimitExceeded
+
+RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
+BLOCKING = {"blocker": Blocker, "clerk": Clerk}
+
+
+def pids(rigger: Rigger, role: str) -> list[int]:
+    return [row["pid"] for row in rigger.stats()["processes"] if row["role"] == role]
+
+
+def kill(rigger: Rigger, role: str) -> int:
+    """Kill the first process of a role; return its pid."""
+    pid = pids(rigger, role)[0]
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_function_that_ends_just_when_it_is_late_leaves_no_blame_on_the_next() -> None:
+    config: dict[str, Any] = {"workers": 1, "hooks": {"nap": {"time_limit": 0.05}}}
+    config["plugins"] = {"napper": {"plugin": "napper"}}
+    with QuietRigger(config, plugins={"napper": Napper}) as rigger:
+        for _ in range(15):
+            for _ in range(40):  # so that naps are expected to be short, and what follows is sent along with them
+                rigger.fire_hook("nap", seconds=0)
+                rigger.fire_hook("quick", seconds=0)
+            # Limits are looked at every 0.1 s.
+            rigger.submit("nap", seconds=random.uniform(0.097, 0.109))
+            behind = [rigger.submit("quick", seconds=0.0005) for _ in range(40)]
+            assert all(future.result()["done"] for future in behind)
+
+
+def test_the_time_limit_holds_while_arguments_are_unpickled() -> None:
+    with QuietRigger({**RECEIVER, "time_limit": 0.3}, plugins={"receiver": Receiver}) as rigger:
+        with pytest.raises(TimeLimitExceeded, match="receive"):
+            rigger.submit("receive", value=SlowToArrive()).result(timeout=20)
+        assert rigger.fire_hook("fine")["fine"]
+
+
+def test_a_callback_that_cannot_be_unpickled_fails_the_events_that_call_it() -> None:
+    poison = Poison()
+    with QuietRigger(RECEIVER, plugins={"receiver": Receiver}) as rigger:
+        rigger.register_hook_callback("fine", "pre", lambda: print(poison), name="bad")
+        with pytest.raises(HookError, match=r"bad \(pre\)(.|\n)*cannot be unpickled(.|\n)*poison"):
+            rigger.submit("fine").result(timeout=20)
+        rigger.unregister_hook_callback("fine", "pre", "bad")
+        assert rigger.submit("fine").result(timeout=20)["fine"]
+
+
+def test_a_manager_that_is_killed_again_while_it_starts_costs_no_reader_anything() -> None:
+    with QuietRigger(RECEIVER, plugins={"receiver": Receiver}) as rigger:
+        rigger.global_data = {"kept": 1}
+        result = rigger.fire_hook("fine")
+        assert result is not None
+        with ThreadPoolExecutor(1) as reader:
+            for _ in range(4):
+                first = kill(rigger, "manager")
+                reading = reader.submit(lambda: (rigger.global_data["kept"], result["kept"]))
+                for _ in range(2):
+                    wait_for(lambda known=first: pids(rigger, "manager") != [known])
+                    first = kill(rigger, "manager")
+                assert reading.result(30) == (1, 1)
+
+
+def test_a_background_handler_that_ran_is_not_run_again_when_the_dispatcher_dies(tmp_path: Path) -> None:
+    config = {"workers": 1, "plugins": {name: {"plugin": name} for name in BLOCKING}}
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    with QuietRigger(config, plugins=BLOCKING) as rigger:
+        rigger.submit("block", gate=str(gate))
+        wait_for((tmp_path / "gate.started").exists)
+        filed = rigger.submit("file", log=str(log))
+        wait_for(log.exists)
+        kill(rigger, "dispatcher")
+        with pytest.raises(EngineLost):
+            filed.result(30)
+        rigger.drain(30)
+        assert log.read_text() == "filed\n"
+        assert rigger.fire_hook("fine")["pid"]
