@@ -85,8 +85,7 @@ def check_found(found: Found, tolerated: frozenset[str]) -> None:
     Raises:
         PluginError: naming each.
     """
-    problems = [
-        text.removeprefix("disabling ") for ident, text in zip(found.missing, found.problems, strict=True) if ident not in tolerated
-    ]
+    named = zip(found.missing, found.problems, strict=True)
+    problems = [text.removeprefix("disabling ") for ident, text in named if ident not in tolerated]
     if problems:
         raise PluginError("\n".join(problems))

@@ -561,8 +561,8 @@ class Rigger:
 
         ``generation`` (1, and one more with each :meth:`reload`), ``events`` (accepted, ended, succeeded, failed,
         lost, pending), ``hooks`` and ``functions`` by name (counts, seconds; for a hook whether it is concurrent,
-        and which functions keep it ordered), and
-        ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
+        and which functions keep it ordered), and ``processes`` (role, pid, jobs, CPU seconds, memory in
+        bytes, restarts).
         """
         engine = self._running()
         return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)

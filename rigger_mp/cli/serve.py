@@ -11,7 +11,7 @@ from typing import Any
 
 from rigger_mp.cli.command_rigger import CommandRigger
 from rigger_mp.cli.interrupts import Interrupts
-from rigger_mp.errors import RiggerError
+from rigger_mp.errors import NotRunningError
 
 EXIT_KILLED = 137
 
@@ -19,13 +19,14 @@ _DESCRIPTION = """\
 Start the engine and its TCP server, and serve until SIGTERM, Ctrl-C, or 'rigger-mp terminate'. Then accept no more,
 finish what was accepted, and end; a second signal kills everything.
 
-SIGHUP reloads: the configuration is read again, every plugin imported anew, in new processes, which take over while events
-keep flowing; none is lost, none runs twice. If anything is wrong with the new configuration or a plugin, a
-line on standard error says what, and the old ones go on serving. What only a restart can change (queue_size,
-list_merge, archive.spool, server_...) is refused, too.
+SIGHUP reloads: the configuration is read again and every plugin imported anew, in new processes, which take over
+while events keep flowing; none is lost, none runs twice. If anything is wrong with the new configuration or a
+plugin, standard error says what, and the old ones go on serving. What only a restart can change is refused, too:
+queue_size, list_merge, archive.spool, server_...
 """
 _EPILOG = """\
-A line on standard error says when it is ready, and where; under systemd (Type=notify, or notify-reload) so does NOTIFY_SOCKET.
+A line on standard error says when it is ready, and where, and what became of a reload. A service manager is told,
+too, if it asks for it by NOTIFY_SOCKET (systemd: Type=notify, or notify-reload).
 
 exit status: 0 stopped and drained, 1 it cannot start, 2 wrong configuration or usage, 137 killed by a second signal
 
@@ -150,7 +151,10 @@ class Reloader:
     def _run(self) -> None:
         while self._take():
             notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            self._rigger.say(self._reload())
+            try:
+                self._rigger.say(self._reload())
+            except NotRunningError:
+                return  # it is stopping, and has said so
             notify_service_manager("READY=1")
 
     def _take(self) -> bool:
@@ -162,7 +166,9 @@ class Reloader:
         start = time.monotonic()
         try:
             self._rigger.reload()
-        except (RiggerError, OSError) as error:
+        except NotRunningError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, it serves on
             return f"not reloaded, the old configuration serves on: {error}"
         return f"reloaded in {time.monotonic() - start:.1f} s"
 

@@ -19,7 +19,7 @@ from typing import Any
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_value
 from rigger_mp.engine.process import kill_tree, launch
-from rigger_mp.errors import PluginError
+from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.fresh_source import import_fresh_sources
 
 CHUNK = 1 << 16
@@ -32,12 +32,14 @@ class Finder:
         self._socket, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] = launch("finder", {"asker": theirs.fileno()}, "rigger-mp finder")
         theirs.close()
+        self._killed = False
 
     def find(self, config: Mapping[str, Any], registered: Mapping[str, type], base: Path | None) -> Found:
         """Find the plugins of all enabled instances, as :func:`~rigger_mp.discovery.find_instances` does.
 
         Raises:
             PluginError: a module ended the process while it was imported.
+            NotRunningError: it was killed, because the engine stops.
             EncodingError: a registered class, or the configuration, cannot be sent to other processes.
         """
         used = {entry["plugin"] for entry in (config.get("plugins") or {}).values() if entry.get("enabled", True)}
@@ -46,6 +48,8 @@ class Finder:
             answer = self._ask(dump_value((dict(config), classes, base)))
         finally:
             self._release()
+        if self._killed:
+            raise NotRunningError("the engine is being stopped")
         if not answer:
             status = self._process.returncode
             raise PluginError(f"the process that imports the plugins ended with status {status} while it did")
@@ -65,12 +69,16 @@ class Finder:
         return answer
 
     def kill(self) -> None:
-        """End the process, whatever it does: what it finds is not needed any more."""
+        """End the process, whatever it does, because the engine stops; may be called in any thread."""
+        self._killed = True
+        self._end()
+
+    def _end(self) -> None:
         if self._process.poll() is None:
             kill_tree(self._process.pid)
 
     def _release(self) -> None:
-        self.kill()
+        self._end()
         self._process.wait()
         self._socket.close()
 
