@@ -99,7 +99,7 @@ class Scheduler:
         self.nested = 0
         self._chain: int | None = None
         self._job = 0
-        self._staged: dict[str, tuple[int, ...]] = {}
+        self._staged: dict[int, frozenset[str]] = {}
 
     # -- what comes in -----------------------------------------------------------------------------------
 
@@ -156,13 +156,12 @@ class Scheduler:
         Until the swap it gets nothing but the ``configure`` calls whose turn comes meanwhile.
         """
         self.slots[slot.number] = slot
-        for ident in idents:
-            self._staged[ident] = (*self._staged.get(ident, ()), slot.number)
+        self._staged[slot.number] = frozenset(idents)
 
     def unstage(self, slots: Iterable[Slot]) -> None:
         """Forget the slots of a generation that does not come."""
-        self._staged.clear()
         for slot in slots:
+            del self._staged[slot.number]
             self.slot_lost(slot, 0, m.WORKER_LOST, "")
             del self.slots[slot.number]
 
@@ -174,8 +173,9 @@ class Scheduler:
     def _swap(self, activity: Activity) -> None:
         swap = activity.swap
         assert swap is not None
-        self._staged.clear()
-        self.table.swap(swap.slots, swap.shared)
+        for slot in swap.slots:
+            del self._staged[slot.number]
+        self.table.swap(swap.slots, swap.shared, [slot for n, slot in self.slots.items() if n in self._staged])
         self.copies, self.threaded = dict(swap.copies), swap.threaded
         self._end(activity, m.OK)
         if swap.message is not None:
@@ -448,7 +448,8 @@ class Scheduler:
     def _configure(self, call: Activity) -> None:
         self.configured.append((call.plan.hook, call.arguments))
         ident = call.plan.hook
-        slots = [self.slots[n] for n in (*self.copies.get(ident, ()), *self._staged.get(ident, ()))]
+        staged = (number for number, idents in self._staged.items() if ident in idents)
+        slots = [self.slots[number] for number in (*self.copies.get(ident, ()), *staged)]
         alive = [slot for slot in slots if not slot.gone]
         call.unfinished = len(alive)
         for slot in alive:

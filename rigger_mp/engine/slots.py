@@ -51,13 +51,19 @@ class SlotTable:
             slot.ready.append(task)
         return slot.gone
 
-    def swap(self, slots: Iterable[Slot], shared: frozenset[int]) -> None:
-        """Let only these slots, which are there already, get new tasks; no task may wait for any of the others.
+    def swap(self, slots: Iterable[Slot], shared: frozenset[int], staged: Iterable[Slot] = ()) -> None:
+        """Let only these slots, which are there already, get new tasks; no task of an event may wait for any other.
 
         An archive's new slot gets its first task when the old one has finished its last.
+
+        Args:
+            slots: those that take over.
+            shared: the numbers of those that take tasks that any worker may run.
+            staged: those that may take over later.
         """
         successors = list(slots)
-        self.superseded = [slot for slot in self.slots.values() if slot not in successors]
+        kept = {slot.number for slot in (*successors, *staged)}
+        self.superseded = [slot for slot in self.slots.values() if slot.number not in kept]
         for slot in self.superseded:
             slot.shared = False
         for slot in successors:
