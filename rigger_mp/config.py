@@ -73,6 +73,8 @@ class Settings:
     max_restarts: int = 5
     restart_period: float = 60.0
     max_nesting: int = 1000
+    max_output: int = 8 << 20
+    logging: Mapping[str, Any] = field(default_factory=dict)
     archive: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +96,23 @@ class Settings:
         values["plugin_path"] = (path,) if isinstance(path, str) else tuple(path)
         known = cls.__dataclass_fields__
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def configure_logging(config: Mapping[str, Any]) -> None:
+    """Apply what ``logging`` says, as ``logging.config.dictConfig`` takes it; loggers that exist stay enabled.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    if not config:
+        return
+    import logging.config  # noqa: PLC0415 - only where it is configured
+
+    try:
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **config})
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise ConfigError(f"logging: {error}{cause}, expected what logging.config.dictConfig takes") from error
 
 
 def _value(key: Key, value: Any) -> Any:

@@ -17,21 +17,35 @@ Several parts are updates of one stage, merged with each other before they meet 
 Pickles of global mappings and lists are *skeletons*: containers and plain values as they are, every other
 object as its own opaque pickle inside. The dispatcher and the Manager can so merge and compact them
 (:func:`load_skeleton`) without ever running a user's code.
+
+Arguments and local updates of 256 KiB and more are pickled into a segment, and the part is where they are in it
+(:mod:`rigger_mp.large_values`). Globals are never: they outlive every message.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from rigger_mp.errors import EncodingError
+from rigger_mp.large_values import (
+    LARGE,
+    LargePart,
+    Pieces,
+    Place,
+    Placer,
+    PlacesPickler,
+    find_part,
+    pickle_by_reference,
+)
 
 Encoded = Any
 """A plain value, or ``(kind, parts)``."""
 
 PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+_LONG = frozenset({str, bytes, bytearray})
 PROTOCOL = 5
 
 
@@ -49,17 +63,47 @@ def dump_value(value: object) -> bytes:
     return _dump_by_value(value) if b"__main__" in data else data
 
 
-def _dump_by_value(value: object) -> bytes:
+def _dump_by_value(value: object, take_buffer: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - 20 ms that most never need
 
     try:
-        data: bytes = cloudpickle.dumps(value, PROTOCOL)
+        data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=take_buffer)
     except Exception as error:
         raise EncodingError(
             f"a value of type {type(value).__qualname__!r} cannot be pickled, so it cannot travel to another "
             f"process: {type(error).__name__}: {error}"
         ) from error
     return data
+
+
+def dump_placed(value: object, place: Placer) -> bytes | Place:
+    """Pickle any value like :func:`dump_value`, a large one into where ``place`` stores it.
+
+    Raises:
+        EncodingError: the value cannot be pickled.
+    """
+    if _is_long(value):
+        return place(pickle_by_reference(value)) or dump_value(value)
+    data, pieces = _dump_beside_buffers(value)
+    if not pieces.buffers and len(data) < LARGE:
+        return data
+    pieces.write(data)
+    placed = place(pieces) if pieces.size >= LARGE else None
+    if placed is not None:
+        return placed
+    return dump_value(value) if pieces.buffers else data
+
+
+def _dump_beside_buffers(value: object) -> tuple[bytes, Pieces]:
+    pieces = Pieces()
+    try:
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=pieces.take_buffer)
+    except Exception:  # noqa: BLE001 - whatever pickle could not do, cloudpickle may
+        data = b"__main__"
+    if b"__main__" in data:
+        pieces = Pieces()
+        data = _dump_by_value(value, pieces.take_buffer)
+    return data, pieces
 
 
 class Opaque:
@@ -162,12 +206,21 @@ def plain_mappings(value: Any) -> Any:
     return value
 
 
-def encode_argument(value: object) -> Encoded:
-    """Encode one argument of an event; mappings keep their type."""
-    if type(value) in PLAIN:
+def encode_argument(value: object, place: Placer | None = None) -> Encoded:
+    """Encode one argument of an event, a large one where ``place`` stores it; mappings keep their type."""
+    if type(value) in PLAIN and (place is None or not _is_long(value)):
         return value
     kind = "m" if isinstance(value, Mapping) else "l" if isinstance(value, list) else "o"
-    return kind, (dump_value(value),)
+    return kind, (dump_value(value) if place is None else dump_placed(value, place),)
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) in _LONG and len(value) >= LARGE
+
+
+def encode_local_update(value: object, place: Placer | None = None) -> Encoded:
+    """Encode one updated local; mappings become plain dicts, as merging makes them."""
+    return encode_argument(plain_mappings(value) if isinstance(value, Mapping) else value, place)
 
 
 def encode_update(value: object) -> Encoded:
@@ -181,17 +234,26 @@ def encode_update(value: object) -> Encoded:
     return "o", (dump_value(value),)
 
 
-def dump_arguments(arguments: Mapping[str, object]) -> bytes:
-    """Encode an event's arguments, each by value.
+def dump_arguments(arguments: Mapping[str, object], place: Placer | None = None) -> bytes:
+    """Encode an event's arguments, each by value; ``place`` stores large ones.
 
     Raises:
         EncodingError: an argument cannot be pickled; the message names it.
     """
-    return _dump_named(arguments, encode_argument, "argument")
+    return _dump_named(arguments, encode_argument, "argument", place)
+
+
+def dump_local_updates(updates: Mapping[str, object], place: Placer | None = None) -> bytes:
+    """Encode the updates of locals that a function returned; ``place`` stores large ones.
+
+    Raises:
+        EncodingError: a value cannot be pickled; the message names it.
+    """
+    return _dump_named(updates, encode_local_update, "update", place)
 
 
 def dump_updates(updates: Mapping[str, object]) -> bytes:
-    """Encode the updates that a function returned.
+    """Encode the updates of globals that a function returned.
 
     Raises:
         EncodingError: a value cannot be pickled; the message names it.
@@ -221,26 +283,50 @@ def dump_deletions(names: Iterable[str]) -> bytes:
     return pickle.dumps(dict.fromkeys(names, ("d", ())), PROTOCOL)
 
 
-def _dump_named(values: Mapping[str, object], encode: Any, noun: str) -> bytes:
-    encoded = {}
+def _dump_named(values: Mapping[str, object], encode: Any, noun: str, place: Placer | None = None) -> bytes:
+    encoded: dict[str, Encoded] = {}
+    is_placed = False
     for name, value in values.items():
         try:
-            encoded[name] = value if type(value) in PLAIN else encode(value)
+            if type(value) in PLAIN and (type(value) not in _LONG or len(value) < LARGE):  # type: ignore[arg-type]
+                encoded[name] = value
+            elif place is None:
+                encoded[name] = encode(value)
+            else:
+                encoded[name] = encode(value, place)
+                is_placed |= type(encoded[name]) is tuple and type(encoded[name][1][0]) is Place
         except EncodingError as error:
             raise EncodingError(f"{noun} {name!r}: {error}") from error.__cause__
         except Exception as error:  # a mapping's own code, or one that contains itself
             raise EncodingError(f"{noun} {name!r} cannot be read: {type(error).__name__}: {error}") from error
+    if is_placed:
+        buffer = io.BytesIO()
+        PlacesPickler(buffer, PROTOCOL).dump(encoded)
+        return buffer.getvalue()
     return pickle.dumps(encoded, PROTOCOL)
 
 
 class _NamesUnpickler(pickle.Unpickler):
+    segments: Mapping[int, Any] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"encoded names must not refer to {module}.{name}")
 
+    def persistent_load(self, pid: Any) -> LargePart:
+        return find_part(pid, self.segments)
 
-def load_names(data: bytes) -> dict[str, Encoded]:
-    """Return what :func:`dump_arguments` or :func:`dump_updates` encoded, by name, still encoded."""
-    names: dict[str, Encoded] = _NamesUnpickler(io.BytesIO(data)).load()
+
+def load_names(data: bytes, segments: Mapping[int, Any] | None = None) -> dict[str, Encoded]:
+    """Return what :func:`dump_arguments` or :func:`dump_updates` encoded, by name, still encoded.
+
+    Args:
+        data: what they returned.
+        segments: where large values are, by their ids.
+    """
+    unpickler = _NamesUnpickler(io.BytesIO(data))
+    if segments:
+        unpickler.segments = segments
+    names: dict[str, Encoded] = unpickler.load()
     return names
 
 
@@ -264,10 +350,14 @@ def load_part(value: Encoded, list_merge: str = "extend") -> Any:
     if type(value) is not tuple:
         return value
     kind, parts = value
-    decoded = pickle.loads(parts[0])
+    decoded = _load_pickle(parts[0])
     for part in parts[1:]:
-        decoded = merge_values(kind.lower(), decoded, pickle.loads(part), list_merge)
+        decoded = merge_values(kind.lower(), decoded, _load_pickle(part), list_merge)
     return decoded
+
+
+def _load_pickle(part: Any) -> Any:
+    return part.load() if type(part) is LargePart else pickle.loads(part)
 
 
 def merge_values(kind: str, older: Any, newer: Any, list_merge: str) -> Any:

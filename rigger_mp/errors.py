@@ -166,6 +166,10 @@ class ConnectionLostError(RemoteError, ConnectionError):
     """Raised when the server cannot be reached, or the connection ended before the reply came."""
 
 
+class ServerRestartedError(ConnectionLostError):
+    """Raised when the server was restarted before the reply came and forgot the event: it may have run."""
+
+
 class ReplyTimeoutError(RemoteError, TimeoutError):
     """Raised when the server did not reply in time; the event may run nevertheless."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.messages import Group
+from rigger_mp.engine.segments import Segment, by_id
 from rigger_mp.engine.snapshots import Snapshot
 from rigger_mp.namespace import Namespace
 
@@ -32,8 +33,10 @@ class HookResult(Mapping[str, Any]):
         reader: GlobalsReader,
         snapshot: Snapshot,
         version: int,
+        segments: tuple[Segment, ...] = (),
     ) -> None:
         self.hook = hook
+        self._segments = by_id(segments)
         self._encoded = (arguments, updates, config)
         self._reader = reader
         self._snapshot = snapshot
@@ -92,9 +95,9 @@ class HookResult(Mapping[str, Any]):
         if self._locals is None:
             arguments, updates, config = self._encoded
             local = Namespace(self._reader.list_merge, compacts=False)
-            local.commit(load_names(arguments))
+            local.commit(load_names(arguments, self._segments))
             local.commit({"config": config})
             for group in updates:
-                local.commit(collect(map(load_names, group)))
+                local.commit(collect(load_names(update, self._segments) for update in group))
             self._locals = local
         return self._locals

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rigger_mp import errors
 from rigger_mp.candidate import Candidate, check_changes, check_found, read_candidate
-from rigger_mp.config import Settings, check_mapping, read_yaml
+from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
 from rigger_mp.engine.finder import Finder
+from rigger_mp.engine.messages import Output
+from rigger_mp.engine.output import write_output
 from rigger_mp.engine.reloading import Reloading
+from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     ConfigError,
@@ -38,6 +41,8 @@ from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
+    from rigger_mp.engine.segments import Arguments
+    from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
 
 STAGES = ("pre", "post")
@@ -88,6 +93,7 @@ class Rigger:
         self._reload_lock = threading.Lock()
         self._reloading: Reloading | None = None
         self._finder: Finder | None = None
+        self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -136,6 +142,8 @@ class Rigger:
         finally:
             if self._server is not None:
                 self._server.close()
+            if self._store is not None:
+                self._store.close()
         atexit.unregister(self._stop_at_exit)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -189,7 +197,7 @@ class Rigger:
 
         Raises:
             ConfigError: the configuration is wrong, or changes what only a restart can: ``queue_size``, ``list_merge``,
-                ``archive.spool``, or of a running server anything that begins with ``server_``.
+                ``max_output``, ``archive.spool``, or of a running server anything that begins with ``server_``.
             PluginError: an instance cannot be made.
             StartError: a process failed to start.
             NotRunningError: the engine is not started, or stopped meanwhile.
@@ -222,6 +230,17 @@ class Rigger:
         return found
 
     def _replace(self, candidate: Candidate, registered: dict[str, type], found: Found) -> tuple[str, ...]:
+        former = self._current_settings().logging
+        try:
+            if candidate.settings.logging != former:
+                configure_logging(candidate.settings.logging)
+            return self._exchange(candidate, registered, found)
+        except BaseException:
+            if candidate.settings.logging != former:
+                configure_logging(former)
+            raise
+
+    def _exchange(self, candidate: Candidate, registered: dict[str, type], found: Found) -> tuple[str, ...]:
         engine, settings = self._running(), candidate.settings
         config = encoded_config(candidate.config)
         squash = settings.squash_exceptions if self._squash is None else self._squash
@@ -278,6 +297,7 @@ class Rigger:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
+            configure_logging(settings.logging)
             if settings.archive.get("spool"):
                 raise ConfigError("archive.spool: a durable archive is not available yet, expected it to be absent")
             base = self.config_file.parent if self.config_file is not None else None
@@ -296,8 +316,10 @@ class Rigger:
     def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
         config = self._served = encoded_config(self.config)
         boot = build_boot(settings, instances, config, self.squash_exceptions)
-        listener = Listener(self._on_failure, self.log_message)
-        self._engine = Engine(boot, ("M", (config,)), listener)
+        listener = Listener(self._on_failure, self.log_message, self.handle_output)
+        self._store = self._open_store(settings)
+        marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
+        self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -365,7 +387,7 @@ class Rigger:
         engine = self._running()
         engine.refuse_on_results_thread(f"fire_hook({hook!r})")
         self._check_initialized()
-        return engine.call(str(hook), dump_arguments(kwargs)).open()
+        return engine.call(str(hook), dump_with_segment(dump_arguments, kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -384,7 +406,7 @@ class Rigger:
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
         self._check_initialized()
-        engine.submit(str(hook), dump_arguments(kwargs), future)
+        engine.submit(str(hook), dump_with_segment(dump_arguments, kwargs), future)
 
     def _check_initialized(self) -> None:
         if not self.initialized:
@@ -551,6 +573,18 @@ class Rigger:
         """Say something to the user; override it. The default prints."""
         print(message)
 
+    def handle_output(self, output: Output) -> None:
+        """Handle what a hook printed; override it. The default writes it to the stream of the same name here.
+
+        Log records of hooks go to the loggers of this process, with ``hook``, ``plugin``, ``event`` and
+        ``worker_pid`` as attributes.
+
+        Args:
+            output: its ``text`` and ``stream`` (``stdout``, ``stderr``), and the ``hook``, ``plugin``, ``event``
+                and ``pid`` that it comes from.
+        """
+        write_output(output)
+
     def _on_failure(self, error: BaseException) -> None:
         self.handle_failure((type(error), error, error.__traceback__))
 
@@ -587,13 +621,25 @@ class Rigger:
         from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
         from rigger_mp.net.service import Backend  # noqa: PLC0415
 
-        backend = Backend(self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message)
+        backend = Backend(
+            self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message, self._store
+        )
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
-    def _try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def _try_submit(
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None
+    ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter)
+        return self._running().try_submit(hook, arguments, waiter, note)
+
+    def _open_store(self, settings: Settings) -> EventStore | None:
+        path = self.config.get("server_store")
+        if not (settings.server_enabled and path):
+            return None
+        from rigger_mp.net.event_store import EventStore  # noqa: PLC0415 - only where it is enabled
+
+        return EventStore(Path(path), settings.queue_size)
 
     @property
     def server_address(self) -> tuple[str, int] | None:

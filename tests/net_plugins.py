@@ -92,4 +92,19 @@ class Counting(RiggerBasePlugin):
         return {"seen": self.seen}, None
 
 
-PLUGINS = {"recorder": Recorder, "outputs": Outputs, "counting": Counting}
+class Holding(RiggerBasePlugin):
+    """Runs one event at a time, and each only once a file is there."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("hold")
+
+    def hold(self, gate: str, path: str, text: Any) -> Any:
+        with Path(path).open("a") as file:
+            print(f"begin-{text}", file=file, flush=True)
+            while not Path(gate).exists():
+                time.sleep(0.005)
+            print(f"end-{text}", file=file)
+        return {"held": text}, None
+
+
+PLUGINS = {"recorder": Recorder, "outputs": Outputs, "counting": Counting, "holding": Holding}

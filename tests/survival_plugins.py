@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,26 @@ class Clerk(RiggerBasePlugin):
 
     def file(self, log: str) -> None:
         append(log, "filed")
+
+
+class Forger(RiggerBasePlugin):
+    """Stateless: writes to whatever descriptor it finds."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("forge")
+        self.register_plugin_hook("fine")
+
+    def forge(self) -> Any:
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
+                    os.write(int(entry.name), b"\0\0\0\5hello")
+        return {"forged": True}, None
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, None
 
 
 class Poison:

@@ -302,7 +302,7 @@ def test_every_key_of_the_table_is_a_setting_with_the_tables_default() -> None:
     for key in KEYS:
         if key.name == "plugins" or key in SERVER_KEYS:
             continue
-        special = {"workers": usable_cpus(), "plugin_path": (), "archive": {}, "hooks": {}, "inputs": {}}
+        special = {"workers": usable_cpus(), "plugin_path": (), "archive": {}, "hooks": {}, "inputs": {}, "logging": {}}
         expected = special.get(key.name, key.default)
         found = getattr(settings, key.name)
         assert (found, type(found)) == (expected, type(expected)), key.name

@@ -71,6 +71,14 @@ def test_fifty_starts_and_stops_leave_nothing_behind() -> None:
     assert shared_memory() <= segments
 
 
+def test_a_start_with_more_than_a_socket_takes_at_once() -> None:
+    plugins = {"adder": {"plugin": "adder", "ballast": "x" * (4 << 20)}}
+    with Rigger({**CONFIG, "plugins": plugins}, plugins={"adder": Adder}) as rigger:
+        result = rigger.fire_hook("add", a=1, b=2)
+        assert result is not None
+        assert result["sum"] == 3
+
+
 def test_stop_right_after_start_and_twice() -> None:
     rigger = Rigger(CONFIG, plugins={"adder": Adder}).start()
     rigger.stop()

@@ -411,7 +411,10 @@ import signal, sys, threading
 sys.path.insert(0, {tests!r})
 from remote import server_config, PLUGINS
 from rigger_mp import Rigger
-rigger = Rigger(server_config({keys}), plugins=PLUGINS).start()
+class Program(Rigger):
+    def log_message(self, msg):
+        print(msg, file=sys.stderr)
+rigger = Program(server_config({keys}), plugins=PLUGINS).start()
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=rigger.stop).start())
 print(rigger.server_address[1], flush=True)
 """

@@ -104,6 +104,16 @@ def workers(rigger: Rigger) -> list[dict[str, Any]]:
     return [row for row in rigger.stats()["processes"] if row["role"] in ("worker", "archive") and row["alive"]]
 
 
+def write_slow_plugin(site: Site, started: Path, release: Path) -> None:
+    """Write version 2, whose first instance waits for a file."""
+    code = PLUGIN.format(version=2, events=("version",)).replace(
+        "self.calls = 0",
+        f"self.calls = 0; first = not os.path.exists({str(started)!r}); open({str(started)!r}, 'w').close()\n"
+        f"        while first and not os.path.exists({str(release)!r}): time.sleep(0.005)",
+    )
+    (site.directory / "plug.py").write_text(code)
+
+
 def has_ended(pids: set[int], rigger: Rigger) -> bool:
     return not pids & {row["pid"] for row in workers(rigger)}
 
@@ -416,6 +426,7 @@ def test_under_load_no_event_is_lost_none_runs_twice_and_order_is_kept(tmp_path:
                 wait_for(lambda goal=goal: len(loads[0].results) > goal or loads[0].error)
                 change(mark)
                 rigger.reload()
+            wait_for(lambda: 5 in loads[0].marks or loads[0].error)
         finally:
             for load in loads:
                 load.enough.set()
@@ -458,6 +469,49 @@ def test_concurrent_reloads_take_turns_and_the_last_one_holds(site: Site) -> Non
         assert errors == []
         assert rigger.stats()["generation"] == 4
         assert rigger.fire_hook("version")["version"] == 2
+
+
+def test_a_full_queue_has_room_again_after_a_reload(site: Site, tmp_path: Path) -> None:
+    site.write_config(queue_size=1)
+    started, release = tmp_path / "started", tmp_path / "release"
+    with site.rigger() as rigger:
+        write_slow_plugin(site, started, release)
+        reloading = threading.Thread(target=rigger.reload)
+        reloading.start()
+        wait_for(started.exists)
+        results: list[Any] = []
+        firing = threading.Thread(target=lambda: results.append(rigger.fire_hook("version")["version"]))
+        firing.start()
+        release.touch()
+        for thread in (reloading, firing):
+            thread.join(60)
+            assert not thread.is_alive()
+        assert results == [2]
+
+
+def test_configure_calls_during_reloads_reach_every_generation_once_and_in_order(site: Site) -> None:
+    code = PLUGIN.format(version=1, events=("version",))
+    code = code.replace("self.setting = None", "self.setting = []").replace(
+        "self.setting = setting", "self.setting.append(setting)"
+    )
+    (site.directory / "plug.py").write_text(code)
+    with site.rigger() as rigger:
+        enough = threading.Event()
+        sent: list[int] = []
+
+        def configure() -> None:
+            while not enough.is_set():
+                rigger.configure_plugin("p", len(sent))
+                sent.append(len(sent))
+
+        thread = threading.Thread(target=configure)
+        thread.start()
+        for number in range(1, 4):
+            wait_for(lambda goal=5 * number: len(sent) >= goal)
+            rigger.reload()
+        enough.set()
+        thread.join(60)
+        assert rigger.fire_hook("version")["setting"] == sent
 
 
 def test_where_it_would_wait_for_itself_or_for_nothing(site: Site, tmp_path: Path) -> None:
@@ -534,14 +588,9 @@ def test_a_stop_while_a_plugin_is_imported(site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["old", "new"])
 def test_a_worker_that_is_killed_during_a_reload(site: Site, tmp_path: Path, which: str) -> None:
     started, release = tmp_path / "started", tmp_path / "release"
-    code = PLUGIN.format(version=2, events=("version",)).replace(
-        "self.calls = 0",
-        f"self.calls = 0; first = not os.path.exists({str(started)!r}); open({str(started)!r}, 'w').close()\n"
-        f"        while first and not os.path.exists({str(release)!r}): time.sleep(0.005)",
-    )
     with site.rigger() as rigger:
         old = {row["pid"] for row in workers(rigger) if row["role"] == "worker"}
-        (site.directory / "plug.py").write_text(code)
+        write_slow_plugin(site, started, release)
         thread = threading.Thread(target=rigger.reload)
         thread.start()
         wait_for(started.exists)
@@ -568,14 +617,9 @@ def test_a_worker_that_is_killed_during_a_reload(site: Site, tmp_path: Path, whi
 
 def test_a_dispatcher_that_is_killed_during_a_reload(site: Site, tmp_path: Path) -> None:
     started, release = tmp_path / "started", tmp_path / "release"
-    code = PLUGIN.format(version=2, events=("version",)).replace(
-        "self.calls = 0",
-        f"self.calls = 0; open({str(started)!r}, 'w').close()\n"
-        f"        while not os.path.exists({str(release)!r}): time.sleep(0.005)",
-    )
     with site.rigger() as rigger:
         dispatcher = rigger.stats()["processes"][1]["pid"]
-        (site.directory / "plug.py").write_text(code)
+        write_slow_plugin(site, started, release)
         thread = threading.Thread(target=rigger.reload)
         thread.start()
         wait_for(started.exists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -11,11 +12,11 @@ from typing import Any
 
 import pytest
 from quiet import QuietRigger
-from survival_plugins import Blocker, Clerk, Napper, Poison, Receiver, SlowToArrive
+from survival_plugins import Blocker, Clerk, Forger, Napper, Poison, Receiver, SlowToArrive
 from waiting import wait_for
 
 from rigger_mp import Rigger
-from rigger_mp.errors import EngineLost, HookError, TimeLimitExceeded
+from rigger_mp.errors import EngineLost, HookError, NotRunningError, TimeLimitExceeded, WorkerLost
 
 RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
 BLOCKING = {"blocker": Blocker, "clerk": Clerk}
@@ -92,3 +93,41 @@ def test_a_background_handler_that_ran_is_not_run_again_when_the_dispatcher_dies
         rigger.drain(30)
         assert log.read_text() == "filed\n"
         assert rigger.fire_hook("fine")["pid"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
+def test_what_a_hook_writes_to_the_engines_descriptor_costs_no_more_than_its_process() -> None:
+    config = {"workers": 2, "plugins": {"forger": {"plugin": "forger"}}}
+    with QuietRigger(config, plugins={"forger": Forger}) as rigger:
+        dispatcher = pids(rigger, "dispatcher")
+        with contextlib.suppress(WorkerLost):
+            rigger.submit("forge").result(30)
+        assert [rigger.submit("fine").result(30)["pid"] for _ in range(20)]
+        wait_for(lambda: any("no message of the engine" in message for message in rigger.messages))
+        assert pids(rigger, "dispatcher") == dispatcher
+
+
+def test_a_manager_that_is_killed_while_the_engine_stops_takes_no_globals_with_it(tmp_path: Path) -> None:
+    config = {"workers": 1, "plugins": {name: {"plugin": name} for name in BLOCKING}}
+    gate = tmp_path / "gate"
+    rigger = QuietRigger(config, plugins=BLOCKING).start()
+    rigger.global_data = {"kept": 1}
+    blocked = rigger.submit("block", gate=str(gate))
+    wait_for((tmp_path / "gate.started").exists)
+    (manager,) = pids(rigger, "manager")
+    with ThreadPoolExecutor(1) as stopper:
+        stopping = stopper.submit(rigger.stop)
+        wait_for(lambda: is_refusing(rigger))
+        os.kill(manager, signal.SIGKILL)
+        gate.touch()
+        stopping.result(60)
+    assert blocked.result()["kept"] == 1
+    assert rigger.global_data.copy() == {"kept": 1}
+
+
+def is_refusing(rigger: Rigger) -> bool:
+    try:
+        rigger.submit("fine")
+    except NotRunningError:
+        return True
+    return False

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 
 from rigger_mp.candidate import Candidate
+from rigger_mp.cli.log_format import line_of_message, lines_of_output
 from rigger_mp.config import Settings
+from rigger_mp.engine.messages import Output
 from rigger_mp.rigger import Rigger
 
 
@@ -25,12 +27,17 @@ class CommandRigger(Rigger):
 
     Attributes:
         say: writes a line to the user.
+        log_format: ``text`` or ``json``.
     """
 
-    def __init__(self, config: str, *, prints_aside: bool = False, **overrides: Any) -> None:
+    def __init__(
+        self, config: str, *, prints_aside: bool = False, log_format: str = "text", **overrides: Any
+    ) -> None:
         super().__init__(config)
         self._prints_aside = prints_aside
-        self.say: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
+        self.log_format = log_format
+        self._write_line: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
+        self.say: Callable[[str], None] = self._write_line if log_format == "text" else self._say_as_json
         self.read_config(self.config_file)
         self._overrides = overrides
         self.config = {**self.config, **overrides}
@@ -49,6 +56,17 @@ class CommandRigger(Rigger):
     def log_message(self, message: object) -> None:
         """Say it."""
         self.say(str(message))
+
+    def _say_as_json(self, message: str) -> None:
+        self._write_line(line_of_message(message))
+
+    def handle_output(self, output: Output) -> None:
+        """Write what a hook printed."""
+        if self.log_format == "json":
+            for line in lines_of_output(output):
+                self._write_line(line)
+        else:
+            super().handle_output(output._replace(stream="stderr") if self._prints_aside else output)
 
 
 @contextmanager

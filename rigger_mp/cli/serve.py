@@ -11,6 +11,8 @@ from typing import Any
 
 from rigger_mp.cli.command_rigger import CommandRigger
 from rigger_mp.cli.interrupts import Interrupts
+from rigger_mp.cli.log_format import FORMATS, LEVELS, handle_records
+from rigger_mp.config import configure_logging
 from rigger_mp.errors import NotRunningError
 
 EXIT_KILLED = 137
@@ -22,7 +24,7 @@ finish what was accepted, and end; a second signal kills everything.
 SIGHUP reloads: the configuration is read again and every plugin imported anew, in new processes, which take over
 while events keep flowing; none is lost, none runs twice. If anything is wrong with the new configuration or a
 plugin, standard error says what, and the old ones go on serving. What only a restart can change is refused, too:
-queue_size, list_merge, archive.spool, server_...
+queue_size, list_merge, max_output, archive.spool, server_...
 """
 _EPILOG = """\
 A line on standard error says when it is ready, and where, and what became of a reload. A service manager is told,
@@ -49,6 +51,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the configuration, a YAML file")
     parser.add_argument("--address", help="where to listen, instead of the configuration's server_address")
     parser.add_argument("--port", type=int, help="the port, instead of server_port; 0: any free one")
+    parser.add_argument("--log-format", choices=FORMATS, default="text", help="json: one object a line (text)")
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="of log records, where 'logging:' says nothing (info)"
+    )
     parser.set_defaults(run=serve)
 
 
@@ -56,7 +62,9 @@ def serve(options: argparse.Namespace) -> int:
     """Carry out the subcommand and return its exit status."""
     given = {"server_address": options.address, "server_port": options.port}
     overrides = {key: value for key, value in given.items() if value is not None}
-    rigger = CommandRigger(options.config, server_enabled=True, **overrides)
+    rigger = CommandRigger(options.config, log_format=options.log_format, server_enabled=True, **overrides)
+    configure_logging(rigger.config.get("logging") or {})
+    handle_records(options.log_format, options.log_level)
     with Interrupts(hangups=True) as interrupts:
         return _Service(rigger, interrupts).run()
 

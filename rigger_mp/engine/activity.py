@@ -9,7 +9,7 @@ from enum import Enum, auto
 from itertools import groupby
 from typing import Any
 
-from rigger_mp.engine.messages import Group
+from rigger_mp.engine.messages import Group, Segments
 from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
 from rigger_mp.namespace import Chain
 
@@ -31,7 +31,9 @@ class Activity:
     Attributes:
         token: the sender's; 0 where nobody waits for the outcome.
         nested: a hook fired it.
+        segments: what its large arguments are in. They live as long as any activity refers to them.
         updates: local updates so far, a group for each finished stage.
+        update_segments: what large ones of them are in.
         overlay: updates of globals not yet committed (concurrent events commit at their end).
         pinned: the globals it reads, as they were when it started, where replicas may have moved on.
         fused: its stages run as one job on one worker.
@@ -66,6 +68,8 @@ class Activity:
     retries: int = 0
     lost: tuple[int, str] | None = None
     replica: Slot | None = None
+    segments: Segments = ()
+    update_segments: Segments = ()
     swap: Swap | None = None
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:

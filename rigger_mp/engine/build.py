@@ -10,6 +10,7 @@ from rigger_mp.config import Settings
 from rigger_mp.engine.callables import describe_callable
 from rigger_mp.engine.generation import Boot, InstancePlan
 from rigger_mp.engine.host import HostSettings
+from rigger_mp.engine.output import log_levels
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.engine.supervisor import Limits
 
@@ -44,6 +45,7 @@ def build_boot(
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
         archive_retries=settings.archive.get("max_retries", 0),
+        max_output=settings.max_output,
         generation=generation,
     )
 
@@ -67,6 +69,7 @@ def _host_settings(settings: Settings, config: bytes) -> HostSettings:
         settings.time_limit,
         _by_hook(settings, "time_limit"),
         settings.max_memory_per_child,
+        log_levels(),
     )
 
 

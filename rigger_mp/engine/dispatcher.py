@@ -25,10 +25,12 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.assembly import Assembly
+from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
+from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.fresh_source import import_fresh_sources
 
@@ -50,7 +52,7 @@ class Peers:
 
     ingress: FrameReader
     owner: socket.socket
-    outcomes: FrameWriter
+    outcomes: SocketWriter
     manager: FrameWriter
 
 
@@ -77,7 +79,10 @@ class Dispatcher:
         self._manager_missed = False
         self._listening = False
         self._orphaned = False
+        self._arrived = ArrivedSegments()
         self._floor = 0
+        self._max_output = boot.max_output
+        self._output_waiting = self._output_dropped = 0
         self._published = self._scheduler.log.version
         if boot.republish:
             self._republish()
@@ -90,6 +95,7 @@ class Dispatcher:
     def run(self) -> None:
         """Serve until told to stop, or until the user's process is gone."""
         self._assembly.start_workers()
+        self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
             for key, mask in self._selector.select(self._supervisor.next_check()):
                 key.data(mask)
@@ -101,6 +107,7 @@ class Dispatcher:
             return
         self._supervisor.stop()
         self._send_last()
+        self._await_release()
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -135,7 +142,7 @@ class Dispatcher:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
         counts = Counts(self._scheduler.nested, self._scheduler.background, self._supervisor.nested_received)
         self._marks.note(Counts(*map(max, counts, self._marks.counts)))
-        self._peers.outcomes.write(m.pack(self._outbox))
+        self._peers.outcomes.write_batch(self._outbox)
         self._outbox.clear()
         self._marks.note(counts)
 
@@ -210,7 +217,7 @@ class Dispatcher:
     def _take(self, message: Any) -> None:
         match message:
             case m.Event():
-                self._scheduler.accept(message)
+                self._accept(message)
             case m.Inquire():
                 self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
             case m.Drain():
@@ -221,19 +228,35 @@ class Dispatcher:
             case _:
                 self._assembly.take(message)
 
+    def _accept(self, event: m.Event) -> None:
+        arrived = self._arrived
+        for id_, content in event.segments:
+            # Its descriptor was sent before the event was.
+            while content is None and id_ not in arrived and self._read_owner():
+                continue
+        self._scheduler.accept(event._replace(segments=arrived.take(event.segments)) if event.segments else event)
+
     def _on_owner(self, mask: int) -> None:
         if mask & WRITE:
             self._peers.outcomes.flush()
-        if not mask & READ:
-            return
+        if mask & READ:
+            self._read_owner()
+
+    def _read_owner(self) -> bool:
+        """Take the descriptors that have come from the user's process; false if none have."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._peers.owner, 1 << 16, 4)
+            data, fds = receive(self._peers.owner, 1 << 16)
+        except BlockingIOError:
+            return False
         except ConnectionError:
             data, fds = b"", []
-        if not data:
-            self._orphaned = True
+        self._orphaned |= not data
         for fd in fds:
-            self._adopt_manager(fd)
+            if is_segment(fd):
+                self._arrived.add(fd)
+            else:
+                self._adopt_manager(fd)
+        return bool(data)
 
     def _adopt_manager(self, fd: int) -> None:
         old = self._peers.manager
@@ -263,8 +286,15 @@ class Dispatcher:
             os.set_blocking(writer.fd, True)
             writer.flush()
         if self._outbox:
-            self._peers.outcomes.write(m.pack(self._outbox))
+            self._peers.outcomes.write_batch(self._outbox, lambda: False)
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
+
+    def _await_release(self) -> None:
+        """Have the globals for another Manager, until the user's process has a copy of them."""
+        while not self._orphaned:
+            for key, mask in self._selector.select():
+                key.data(mask)
+            self._watch_writers()
 
     # -- workers -----------------------------------------------------------------------------------------
 
@@ -293,21 +323,48 @@ class Dispatcher:
             if seat.reader.eof:
                 self._on_end(seat, process)
 
+    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
+        try:
+            return m.unpack(payload)
+        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+            assert seat.process is not None
+            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
+            self._outbox.append(m.Log(text))
+            seat.process.kill()
+            return []
+
     def _take_from(self, seat: Seat, payload: bytes) -> None:
-        for message in m.unpack(payload):
+        assert seat.reader is not None
+        for message in map(seat.reader.complete, self._unpack_from(seat, payload)):
             match message:
                 case m.Done():
                     seat.jobs += 1
-                    self._scheduler.done(seat.slot, message.job, message.results)
+                    self._scheduler.done(seat.slot, message.job, message.results, message.segments)
                 case m.Nested():
                     self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
                 case m.Log():
                     self._outbox.append(message)
+                case m.Output() | m.Record():
+                    self._forward(message, len(payload))
                 case m.Worn():
                     self._supervisor.wear_out(seat)
                 case m.Hosted():
                     self._outbox += self._assembly.hosted(seat, message)
+
+    def _forward(self, message: Any, size: int) -> None:
+        """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
+        if not self._peers.outcomes.blocked:
+            self._output_waiting = 0
+            if self._output_dropped:
+                text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
+                self._outbox.append(m.Log(text))
+                self._output_dropped = 0
+        self._output_waiting += size
+        if self._output_waiting <= self._max_output:
+            self._outbox.append(message)
+        else:
+            self._output_dropped += 1
 
     def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
         if seat.process is not process:
@@ -338,6 +395,6 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     for fd in fds.values():
         os.set_blocking(fd, False)
     peers = Peers(
-        FrameReader(fds["ingress"]), owner, FrameWriter(fds["owner"]), FrameWriter(fds["manager"])
+        FrameReader(fds["ingress"]), owner, SocketWriter(owner), FrameWriter(fds["manager"])
     )
     Dispatcher(boot, peers, marks, open_sentinel(parent)).run()

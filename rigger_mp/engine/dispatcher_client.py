@@ -8,7 +8,10 @@ import pickle
 import socket
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
+from rigger_mp.engine import messages as m
+from rigger_mp.engine.descriptors import name_segments, send_at_once
 from rigger_mp.engine.frames import frame
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.ingress import Ingress
@@ -44,6 +47,24 @@ class DispatcherProcess:
         with contextlib.suppress(OSError):  # it is gone: whoever reads the socket will see it
             self.socket.sendall(frame(pickle.dumps(boot)))
 
+    def send(self, message: Any, *, now: bool = False) -> None:
+        """Send a message after those sent before, and before it the segments of an event.
+
+        Args:
+            message: may be sent to another dispatcher again: nothing of it is used up.
+            now: at once, if nothing is on its way; else together with what follows soon.
+        """
+        if type(message) is m.Event and message.segments:
+            message = self._send_segments(message)
+        (self.ingress.put_now if now else self.ingress.put)(message)
+
+    def _send_segments(self, event: m.Event) -> m.Event:
+        named: m.Event
+        named, fds = name_segments(event)
+        if fds and not send_at_once(self.socket, b"S", fds):
+            named, _ = name_segments(event, may_send=False)
+        return named
+
     def adopt_manager(self, publishing: int) -> bool:
         """Have it publish to another Manager from now on; false if it is gone. Closes the descriptor here."""
         try:
@@ -53,6 +74,11 @@ class DispatcherProcess:
         finally:
             os.close(publishing)
         return True
+
+    def let_go(self) -> None:
+        """Let it end, once it has said that everything accepted has ended: nobody needs its globals any more."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def reap(self, timeout: float) -> None:
         """Wait some seconds for its end, kill it if that does not come, and reap it."""

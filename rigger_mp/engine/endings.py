@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rigger_mp import errors
-from rigger_mp.encoding import Encoded
+from rigger_mp.encoding import PLAIN, Encoded, load_names
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
+from rigger_mp.engine.segments import Arguments, Segment
 from rigger_mp.engine.snapshots import Snapshot
 from rigger_mp.errors import EngineLost, HookError, RiggerError, TimeLimitExceeded, WorkerLost
 from rigger_mp.result import HookResult
@@ -19,17 +21,22 @@ _LOSSES: dict[int, type[RiggerError]] = {
     m.ENGINE_LOST: EngineLost,
 }
 
+_ABSENT = object()
+
 
 class Ended:
     """An event that the dispatcher has ended."""
 
-    __slots__ = ("_arguments", "_config", "_outcome", "_reader", "_snapshot")
+    __slots__ = ("_arguments", "_config", "_outcome", "_reader", "_segments", "_snapshot")
 
     def __init__(
-        self, outcome: m.Outcome, arguments: bytes, config: Encoded, reader: GlobalsReader, snapshot: Snapshot
+        self, outcome: m.Outcome, arguments: Arguments, config: Encoded, reader: GlobalsReader, snapshot: Snapshot
     ) -> None:
         self._outcome = outcome
-        self._arguments = arguments
+        self._arguments, segments = arguments
+        self._segments: tuple[Segment, ...] = (*segments, *outcome.segments) if outcome.status == m.OK else ()
+        for segment in self._segments:
+            segment.map_for_one()
         self._config = config
         self._reader = reader
         self._snapshot = snapshot
@@ -47,6 +54,7 @@ class Ended:
         return HookResult(
             outcome.hook,
             arguments=self._arguments,
+            segments=self._segments,
             updates=outcome.updates,
             config=self._config,
             reader=self._reader,
@@ -59,10 +67,26 @@ class Ended:
         """Whether :meth:`open` returns a result; asking runs no user code."""
         return self._outcome.status == m.OK
 
+    def plain_values(self, names: Iterable[str]) -> dict[str, Any] | None:
+        """Return the values of those names where all are local and plain: then no user code runs in reading them.
+
+        ``None`` if they are not, or the event did not succeed.
+        """
+        if self._outcome.status != m.OK:
+            return None
+        local = load_names(self._arguments)
+        for group in self._outcome.updates:
+            for update in group:
+                local |= load_names(update)
+        values = {name: local.get(name, _ABSENT) for name in names}
+        return values if all(type(value) in PLAIN for value in values.values()) else None
+
     @property
     def size(self) -> int:
         """About how many bytes it holds."""
-        return len(self._arguments) + sum(len(update) for group in self._outcome.updates for update in group)
+        beside = sum(segment.size for segment in self._segments)
+        updates = sum(len(update) for group in self._outcome.updates for update in group)
+        return len(self._arguments) + updates + beside
 
     def exceptions(self) -> list[BaseException]:
         """Return what went wrong, function by function."""

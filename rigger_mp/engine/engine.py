@@ -31,10 +31,12 @@ from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
 from rigger_mp.engine.reloading import Reloading
+from rigger_mp.engine.segments import Arguments
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
@@ -50,10 +52,12 @@ class Listener:
     Attributes:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
+        printed: gets what hooks printed.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
+    printed: Callable[[m.Output], None]
 
 
 class Engine:
@@ -63,6 +67,8 @@ class Engine:
         boot: what it consists of.
         config: the configuration, encoded, for results.
         listener: see :class:`Listener`.
+        marks_fd: the file for the :class:`~rigger_mp.engine.marks.Marks` where it is to outlive the engine;
+            closed with it. ``None``: it is not.
 
     Attributes:
         reader: reads the global namespace, also after the engine has stopped.
@@ -72,12 +78,12 @@ class Engine:
         StartError: a process ended before the engine was ready.
     """
 
-    def __init__(self, boot: Boot, config: Encoded, listener: Listener) -> None:
+    def __init__(self, boot: Boot, config: Encoded, listener: Listener, marks_fd: int | None = None) -> None:
         self._owner_pid = os.getpid()
         self._boot = boot
         self._config = config
         self._listener = listener
-        self._marks = Marks(boot.queue_size)
+        self._marks = Marks(boot.queue_size, marks_fd)
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
@@ -194,7 +200,7 @@ class Engine:
     def _send_again(self) -> None:
         pending = [(self._pending.turn(message.token), message) for message in self._pending.messages()]
         for _, message in sorted([*self._changes.all(), *pending], key=lambda entry: entry[0]):
-            self._dispatcher.ingress.put(message)
+            self._dispatcher.send(message)
         for token in self._answers:
             self._dispatcher.ingress.put(m.Inquire(token))
         if self._stop_by is not None:
@@ -202,7 +208,7 @@ class Engine:
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    def submit(self, hook: str, arguments: bytes, waiter: Waiter | None) -> None:
+    def submit(self, hook: str, arguments: Arguments, waiter: Waiter | None) -> None:
         """Fire a hook; its outcome goes to ``waiter``, if there is one.
 
         Waits while ``queue_size`` events are pending.
@@ -211,9 +217,9 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
             QueueFull: there is no room, and this is the thread that makes room.
         """
-        self._send(lambda token: m.Event(token, hook, arguments), waiter)
+        self._send(lambda token: m.Event(token, hook, *arguments), waiter)
 
-    def call(self, hook: str, arguments: bytes) -> Ended | Lost:
+    def call(self, hook: str, arguments: Arguments) -> Ended | Lost:
         """Fire a hook, wait for its end, and return that.
 
         Raises:
@@ -222,12 +228,16 @@ class Engine:
         call = Call()
         with self._lock:
             self._make_room()
-            event = self._pending.add(lambda token: m.Event(token, hook, arguments), call)
-            self._dispatcher.ingress.put_now(event)
+            event = self._pending.add(lambda token: m.Event(token, hook, *arguments), call)
+            self._dispatcher.send(event, now=True)
         return self._receiver.wait_for(call, event.token)
 
-    def try_submit(self, hook: str, arguments: bytes, waiter: Waiter) -> bool:
+    def try_submit(
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None = None
+    ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
+
+        ``note`` gets the event's token before it can start; it must not raise.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -236,7 +246,13 @@ class Engine:
             self._check_running()
             if self._pending.full:
                 return False
-            self._put(lambda token: m.Event(token, hook, arguments), waiter)
+
+            def make(token: int) -> m.Event:
+                if note is not None:
+                    note(token)
+                return m.Event(token, hook, *arguments)
+
+            self._put(make, waiter)
         return True
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -266,7 +282,7 @@ class Engine:
         alone = not len(self._pending)
         message = self._pending.add(make, waiter)
         # What follows at once can be gathered; what comes to an idle engine had better start.
-        (self._dispatcher.ingress.put_now if alone else self._dispatcher.ingress.put)(message)
+        self._dispatcher.send(message, now=alone)
         self._receiver.resume()
 
     def _check_running(self) -> None:
@@ -391,8 +407,8 @@ class Engine:
             case m.Squashed():
                 for fields in message.failures:
                     self._tell_failed(exception_of(message.hook, fields))
-            case m.Log():
-                self._guard(self._listener.logged, message.text)
+            case m.Log() | m.Output() | m.Record():
+                self._pass_on(message)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
@@ -400,11 +416,22 @@ class Engine:
                 self._replace_manager(self._manager)
             case m.Stopped():
                 self._snapshots.latest = max(self._snapshots.latest, message.version)
-                self._finished = True
+                with self._stopping:
+                    self._finished = True
+                    self._stopping.notify_all()
             case m.Ready():
                 self._take_ready(message)
             case m.Reloaded():
                 self._take_reloaded(message)
+
+    def _pass_on(self, message: Any) -> None:
+        match message:
+            case m.Log():
+                self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
 
     def _take_ready(self, message: m.Ready) -> None:
         known, self.problems = self.problems, message.problems
@@ -426,6 +453,8 @@ class Engine:
             self.problems, self.hooks = message.problems, dict(message.hooks)
             reloading.adopt()
         reloading.end(_Opened(message))
+        with self._lock:
+            self._tell_room()
 
     def _end(self, outcome: m.Outcome, snapshot: Any) -> Waiter | None:
         pending = self._pending.pop(outcome.token)
@@ -505,7 +534,7 @@ class Engine:
 
     def _await_end(self) -> None:
         with self._stopping:
-            while not self._ended and self._stop_by is not None:
+            while not (self._ended or self._finished) and self._stop_by is not None:
                 remaining = self._stop_by - time.monotonic()
                 if remaining <= 0:
                     return
@@ -514,13 +543,14 @@ class Engine:
     def _release(self) -> None:
         with self._replacing:
             self._closing = True
-            if not self._ended:
+            if not (self._ended or self._finished):
                 self._dispatcher.kill()
+        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
+            self.reader.detach(self._snapshots.latest)
+        self._dispatcher.let_go()
         self._receiver.thread.join()
         self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
-        with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
-            self.reader.detach(self._snapshots.latest)
         self._manager.end(EXIT_TIME)
         self._marks.close()
         with self._stopping:

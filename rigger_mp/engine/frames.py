@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from typing import Any
 
 CHUNK = 1 << 16
 _SHORT = struct.Struct("!i")
@@ -77,7 +78,7 @@ class FrameReader:
 
     def _fill(self) -> bool:
         try:
-            data = os.read(self.fd, CHUNK)
+            data = self._receive()
         except BlockingIOError:
             return False
         except ConnectionError:
@@ -85,6 +86,9 @@ class FrameReader:
         self._buffer += data
         self.eof = not data
         return bool(data)
+
+    def _receive(self) -> bytes:
+        return os.read(self.fd, CHUNK)
 
 
 class FrameWriter:
@@ -101,7 +105,7 @@ class FrameWriter:
         self.broken = False
         self.blocked = False
         self.watched = False
-        self._pending: deque[bytes | memoryview] = deque()
+        self._pending: deque[Any] = deque()
 
     def write(self, payload: bytes) -> None:
         """Queue a frame and write as much as the descriptor takes."""
@@ -118,18 +122,46 @@ class FrameWriter:
 
     def _write(self, data: bytes | memoryview) -> bool:
         """Write a frame, or what is left of it; false if some of it has to wait."""
-        try:
-            written = os.write(self.fd, data)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.broken = True
-            self._pending.clear()
-            return False
-        if written == len(data):
-            return True
-        self._pending[0] = memoryview(data)[written:]
-        return self._write(self._pending[0])
+        while True:
+            try:
+                written = os.write(self.fd, data)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._break()
+                return False
+            if written == len(data):
+                return True
+            data = self._pending[0] = memoryview(data)[written:]
+
+    def _break(self) -> None:
+        self.broken = True
+        self._pending.clear()
+
+
+def read_frame(fd: int) -> bytes:
+    """Read one frame from a blocking file descriptor and nothing of what follows; ``b""`` at its end."""
+    buffer = bytearray()
+    wanted = _SHORT.size
+    while len(buffer) < wanted:
+        data = os.read(fd, wanted - len(buffer))
+        if not data:
+            return b""
+        buffer += data
+        wanted = max(wanted, _frame_size(buffer))
+    return split_frames(buffer)[0]
+
+
+def _frame_size(beginning: bytearray) -> int:
+    """Return how long a frame is, as far as its beginning tells: at least as long as its header."""
+    if len(beginning) < _SHORT.size:
+        return _SHORT.size
+    (size,) = _SHORT.unpack_from(beginning, 0)
+    if size >= 0:
+        return _SHORT.size + int(size)
+    if len(beginning) < _SHORT.size + _LONG.size:
+        return _SHORT.size + _LONG.size
+    return _SHORT.size + _LONG.size + int(_LONG.unpack_from(beginning, _SHORT.size)[0])
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

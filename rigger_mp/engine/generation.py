@@ -18,7 +18,7 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
-from rigger_mp.engine.frames import FrameReader
+from rigger_mp.engine.frames import read_frame
 from rigger_mp.engine.registry import Function, Placeable, Registry, is_archive, place
 from rigger_mp.engine.supervisor import Limits, Seat, SeatKind, Supervisor
 
@@ -41,6 +41,7 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
         generation: counts reloads, from 1.
@@ -58,6 +59,7 @@ class Boot:
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
     archive_retries: int = 0
+    max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False
     generation: int = 1
@@ -65,11 +67,10 @@ class Boot:
     @staticmethod
     def receive(owner: socket.socket) -> Boot:
         """Read it off the socket to the user's process."""
-        reader = FrameReader(owner.fileno())
-        while not reader.eof:
-            for payload in reader.read():
-                boot: Boot = pickle.loads(payload)
-                return boot
+        payload = read_frame(owner.fileno())  # what follows may come with descriptors
+        if payload:
+            boot: Boot = pickle.loads(payload)
+            return boot
         raise SystemExit(0)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import pickle
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
@@ -19,7 +19,9 @@ from rigger_mp.engine.callables import HostCallable, describe_callable
 from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.output import Forwarder, set_log_levels
 from rigger_mp.engine.returned import encode_returned
+from rigger_mp.engine.segments import Segment, by_id, dump_with_segment
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.errors import MissingArgumentsError, PluginInitError
 from rigger_mp.namespace import Chain, Namespace, extend_chain
@@ -39,6 +41,7 @@ class HostSettings:
         time_limit: seconds a function may run, where nothing else is said.
         hook_limits: ``time_limit`` in seconds by hook.
         max_memory: bytes the process may use before it is replaced.
+        log_levels: the levels of the loggers in the user's process, by name.
     """
 
     config: bytes
@@ -47,6 +50,7 @@ class HostSettings:
     time_limit: float | None
     hook_limits: dict[str, float]
     max_memory: int | None = None
+    log_levels: Mapping[str, int] = field(default_factory=dict)
 
 
 class Link:
@@ -66,7 +70,8 @@ class Link:
         """Queue an event behind those already accepted, and return at once."""
         from rigger_mp.encoding import dump_arguments  # noqa: PLC0415
 
-        self._send(m.Nested(str(hook), dump_arguments(kwargs), self.depth + 1))
+        arguments, segments = dump_with_segment(dump_arguments, kwargs)
+        self._send(m.Nested(str(hook), arguments, self.depth + 1, segments))
 
     def log_message(self, message: object) -> None:
         """Have ``Rigger.log_message`` called in the user's process."""
@@ -80,16 +85,18 @@ class EventView:
         self._list_merge = replica.list_merge
         self._replica = replica
         self._pinned: dict[str, Chain] | None = job.pinned
+        self._segments: dict[int, Segment] = by_id(job.segments)
         self._locals = Namespace(replica.list_merge, compacts=False)
-        self._locals.commit(load_names(job.arguments))
+        self._locals.commit(load_names(job.arguments, self._segments))
         self._locals.commit({"config": config})
         for group in job.updates:
             self.update_locals(group)
         self._overlay = merged_updates(job.overlay)
 
-    def update_locals(self, group: m.Group) -> None:
-        """Merge the local updates of a finished stage."""
-        self._locals.commit(collect(map(load_names, group)))
+    def update_locals(self, group: m.Group, segments: Iterable[Segment] = ()) -> None:
+        """Merge the local updates of a finished stage, whose large values are in those segments."""
+        self._segments.update(by_id(segments))
+        self._locals.commit(collect(load_names(update, self._segments) for update in group))
 
     def update_globals(self, group: m.Group) -> None:
         """Let later stages see updates of globals that are not committed yet."""
@@ -130,11 +137,13 @@ class PluginHost:
     Args:
         send: sends a message to the dispatcher at once.
         journal: where the running function's deadline is noted.
+        forwarder: what functions print and log.
     """
 
-    def __init__(self, send: Send, journal: Journal) -> None:
+    def __init__(self, send: Send, journal: Journal, forwarder: Forwarder) -> None:
         self._send = send
         self._journal = journal
+        self._forwarder = forwarder
         self._functions: dict[str, HostCallable] = {}
         self._instances: dict[str, Any] = {}
         self._problems: dict[str, str] = {}
@@ -156,17 +165,20 @@ class PluginHost:
         importlib.invalidate_caches()  # directories may have changed since the dispatcher looked at them
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
+        set_log_levels(settings.log_levels)
         self._config = ("M", (settings.config,))
         self._replica = Namespace(settings.list_merge)
         self._link = Link(self._send, settings.config)
         functions: list[tuple[Any, ...]] = []
         for number, (ident, setup, calls) in enumerate(message.instances):
             self._journal.making(number)
+            self._forwarder.origin.function_id = ident
             try:
                 functions += self._make(setup, calls)
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything at all
                 self._problems[ident] = describe_failure(error, ident, "initialize").traceback
         self._journal.making(-1)
+        self._forwarder.finish_lines()
         return m.Hosted(tuple(functions), tuple(self._problems.items()))
 
     def _make(self, setup: bytes, calls: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
@@ -219,30 +231,36 @@ class PluginHost:
     def run(self, job: m.Job) -> m.Done:
         """Run a job's functions, stage by stage, and return their results."""
         self._link.depth = job.depth
+        self._forwarder.begin(job)
         self._apply(job.delta)
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
         view = EventView(job, self._config, self._replica)
         results: list[tuple[tuple[Any, ...], ...]] = []
+        segments: list[Segment] = []
         for stage in job.stages:
-            results.append(self._run_stage(job, stage, view))
+            results.append(self._run_stage(job, stage, view, segments))
             if not job.squash and any(result[2] is not None for result in results[-1]):
                 break
-            self._merge(job, results[-1], view)
-        return m.Done(job.job, tuple(results))
+            self._merge(job, results[-1], view, segments)
+        return m.Done(job.job, tuple(results), tuple(segments))
 
-    def _run_stage(self, job: m.Job, stage: tuple[str, ...], view: EventView) -> tuple[tuple[Any, ...], ...]:
+    def _run_stage(
+        self, job: m.Job, stage: tuple[str, ...], view: EventView, segments: list[Segment]
+    ) -> tuple[tuple[Any, ...], ...]:
         results: list[tuple[Any, ...]] = []
         for function_id in stage:
-            results.append(tuple(self._call(function_id, view)))
+            results.append(tuple(self._call(function_id, view, segments)))
             if results[-1][2] is not None and not (self._settings.threaded or job.squash):
                 break
         return tuple(results)
 
-    def _merge(self, job: m.Job, results: tuple[tuple[Any, ...], ...], view: EventView) -> None:
+    def _merge(
+        self, job: m.Job, results: tuple[tuple[Any, ...], ...], view: EventView, segments: list[Segment]
+    ) -> None:
         local = tuple(result[0] for result in results if result[0])
         if local:
-            view.update_locals(local)
+            view.update_locals(local, segments)
         updates = tuple(result[1] for result in results if result[1])
         if updates and job.commit:
             self._commit((updates,))
@@ -263,8 +281,9 @@ class PluginHost:
         for entry in content:
             self._commit(entry)
 
-    def _call(self, function_id: str, view: EventView) -> m.Result:
+    def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> m.Result:
         called = self._functions.get(function_id)
+        self._forwarder.origin.function_id = function_id
         start = time.perf_counter()
         try:
             if called is None:
@@ -275,7 +294,10 @@ class PluginHost:
             returned = called.func(*args, **kwargs)
             if called.is_async:
                 returned = self._run_async(returned)
-            local, updates = encode_returned(called.label, returned) if returned is not None else (b"", b"")
+            if returned is None:
+                return m.Result(b"", b"", None, time.perf_counter() - start)
+            (local, placed), updates = encode_returned(called.label, returned)
+            segments += placed
             return m.Result(local, updates, None, time.perf_counter() - start)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a hook fails that hook, no more
             stage = called.stage if called else "hook"
@@ -284,6 +306,7 @@ class PluginHost:
         finally:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)
+            self._forwarder.finish_lines()
 
     def _refuse(self, function_id: str) -> NoReturn:
         ident, _, event = function_id.partition("\0")

@@ -24,6 +24,8 @@ CALL_TIME = READ_TIME + 5.0
 MOST_MANAGERS = 20
 """How many of them, each in the place of one that is gone, a read tries."""
 
+_LOST = "the global namespace is lost: the Manager process was gone when the engine ended"
+
 
 class GlobalsReader:
     """Reads the global namespace: from the Manager while the engine runs, from a copy afterwards.
@@ -44,13 +46,17 @@ class GlobalsReader:
         self._manager = manager
 
     def detach(self, version: int) -> None:
-        """Take a copy of what the Manager has, at least ``version``, and read that from now on."""
-        copy = VersionedNamespace(self.list_merge)
+        """Take a copy of what the Manager has, at least ``version``, and read that from now on.
+
+        If the Manager is gone, and nobody else has the globals, reading raises :class:`EngineLost` from now on.
+        """
         try:
             if self._manager is not None:
+                copy = VersionedNamespace(self.list_merge)
                 copy.load_dump(*self._call(self._manager, "dump", version))
+                self._copy = copy
         finally:
-            self._copy, self._manager = copy, None
+            self._manager = None
 
     def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
         """Return the chains of those names (``None``: of all) that had a value at ``version``.
@@ -63,7 +69,7 @@ class GlobalsReader:
             found: dict[str, Chain] = self._call(manager, "read", wanted, version, exact)
             return found
         if copy is None:
-            return {}
+            raise EngineLost(_LOST)
         return copy.read_many(names, version if exact else copy.version)
 
     def names(self, version: int, exact: bool = True) -> list[str]:
@@ -73,7 +79,7 @@ class GlobalsReader:
             found: list[str] = self._call(manager, "names", version, exact)
             return found
         if copy is None:
-            return []
+            raise EngineLost(_LOST)
         return copy.names(version if exact else copy.version)
 
     def settle(self) -> tuple[int, dict[str, Chain]]:

@@ -5,8 +5,8 @@ there is no lock in it::
 
     0        8                72            136            136 + 16 * ROWS
     | newest | counts, even   | counts, odd | rows ...     | places ...
-                │ by the dispatcher           │              └ one byte an event: has it started? by its workers,
-                │                             │                cleared by the user's process
+                │ by the dispatcher           │              └ the token of the event at the place that started last,
+                │                             │                by its workers; tokens of one place increase
                 └ nested events and background└ a process each: its pid, by the dispatcher; how many nested
                   handlers not yet ended        events it has fired, by the process itself
 """
@@ -29,6 +29,11 @@ _ROWS_AT = 136
 _PLACES_AT = _ROWS_AT + ROWS * _ROW.size
 
 
+def memory_size(places: int) -> int:
+    """Return the bytes of the memory for so many pending events."""
+    return _PLACES_AT + places * _INT.size
+
+
 class Counts(NamedTuple):
     """What the dispatcher has accepted and nobody in the user's process waits for.
 
@@ -48,7 +53,8 @@ class Marks:
 
     Args:
         places: how many events may be pending at once.
-        fd: the memory, as another process made it; ``None``: make it.
+        fd: a file of :func:`memory_size`, as another process made it, or one that outlives this process, too;
+            ``None``: make it. It is closed with this.
 
     Attributes:
         counts: those noted last by this process.
@@ -56,19 +62,17 @@ class Marks:
 
     def __init__(self, places: int, fd: int | None = None) -> None:
         self.places = places
-        self.fd = _make_file(_PLACES_AT + places) if fd is None else fd
-        self._memory = mmap.mmap(self.fd, _PLACES_AT + places)
+        self.fd = _make_file(memory_size(places)) if fd is None else fd
+        self._memory = mmap.mmap(self.fd, memory_size(places))
         self.counts = Counts()
 
     # -- the user's process ------------------------------------------------------------------------------
 
-    def accept(self, token: int) -> None:
-        """Note that the event of a token has not started."""
-        self._memory[_PLACES_AT + token % self.places] = 0
-
     def has_started(self, token: int) -> bool:
         """Tell whether the event of a token has started."""
-        return self._memory[_PLACES_AT + token % self.places] != 0
+        # A later event at its place has started: so it had even ended.
+        started: int = _INT.unpack_from(self._memory, self._place(token))[0]
+        return started >= token
 
     def pids(self) -> list[int]:
         """Return the processes of the dispatcher."""
@@ -116,13 +120,16 @@ class Marks:
 
     def start(self, token: int) -> None:
         """Note that the event of a token has started."""
-        self._memory[_PLACES_AT + token % self.places] = 1
+        _INT.pack_into(self._memory, self._place(token), token)
 
     def fire(self, row: int) -> None:
         """Note that the process of a row fires a nested event."""
         if 0 <= row < ROWS:
             (fired,) = _INT.unpack_from(self._memory, _ROWS_AT + row * _ROW.size + 8)
             self._set_row(row, 8, fired + 1)
+
+    def _place(self, token: int) -> int:
+        return _PLACES_AT + token % self.places * _INT.size
 
     def _set_row(self, row: int, offset: int, value: int) -> None:
         if 0 <= row < ROWS:

@@ -3,14 +3,15 @@
 Messages are named tuples of builtins. A frame is a list of ``(tag, fields)`` pairs, written with
 :mod:`marshal`: both ends run the same interpreter, it is several times as fast as pickle for such tuples,
 and reading it can run no code, so that the dispatcher holds no way to execute what a worker sent. Values of
-users are ``bytes`` in it (:mod:`rigger_mp.encoding`).
+users are ``bytes`` in it (:mod:`rigger_mp.encoding`), or beside it: the ``segments`` of a message hold its large
+values (:mod:`rigger_mp.engine.descriptors`).
 
 ::
 
     user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Answer Ready Reloaded ManagerLost Stopped ───────────── dispatcher
+    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Reloaded ManagerLost Stopped ───── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
-    dispatcher     ◀─ Hosted Done Nested Log Worn ─── worker, archive
+    dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
@@ -24,6 +25,8 @@ Group = tuple[bytes, ...]
 """The updates of one stage: one :func:`~rigger_mp.encoding.dump_updates` per function, in their order."""
 CommitEntry = tuple[Group, ...]
 """Groups committed to the global namespace at once."""
+Segments = tuple[Any, ...]
+"""Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
 OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
 """Statuses of an :class:`Outcome`."""
@@ -58,6 +61,7 @@ class Event(NamedTuple):
     token: int
     hook: str
     arguments: bytes
+    segments: Segments = ()
 
 
 class Write(NamedTuple):
@@ -146,6 +150,7 @@ class Outcome(NamedTuple):
     version: int
     detail: str
     hook: str
+    segments: Segments = ()
 
 
 class Squashed(NamedTuple):
@@ -159,6 +164,31 @@ class Log(NamedTuple):
     """A message for ``Rigger.log_message``."""
 
     text: str
+
+
+class Output(NamedTuple):
+    """What a hook printed.
+
+    Attributes:
+        text: whole lines, but for the last that a function printed.
+        stream: ``stdout`` or ``stderr``.
+        hook, plugin: the hook and the instance that ran, ``""`` if none did.
+        event: the number of its event, 0 of a nested one's.
+        pid: the worker process.
+    """
+
+    text: str
+    stream: str
+    hook: str
+    plugin: str
+    event: int
+    pid: int
+
+
+class Record(NamedTuple):
+    """A log record, as the names and plain values of its attributes."""
+
+    fields: tuple[tuple[str, Any], ...]
 
 
 class Answer(NamedTuple):
@@ -220,6 +250,7 @@ class Job(NamedTuple):
     squash: bool
     depth: int
     token: int = 0
+    segments: Segments = ()
 
 
 class Host(NamedTuple):
@@ -249,6 +280,7 @@ class Done(NamedTuple):
 
     job: int
     results: tuple[tuple[tuple[Any, ...], ...], ...]
+    segments: Segments = ()
 
 
 class Nested(NamedTuple):
@@ -257,6 +289,7 @@ class Nested(NamedTuple):
     hook: str
     arguments: bytes
     depth: int
+    segments: Segments = ()
 
 
 class Worn(NamedTuple):
@@ -303,7 +336,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Answer, Ready, Reloaded, ManagerLost, Stopped,
+        Outcome, Squashed, Log, Output, Record, Answer, Ready, Reloaded, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -34,7 +34,10 @@ class Outcomes:
             self.counters.ended(hook, status)
         if activity.token:
             updates = activity.updates
-            self.messages.append(m.Outcome(activity.token, status, updates, failures, version, detail, hook))
+            segments = activity.update_segments if status == m.OK else ()
+            self.messages.append(
+                m.Outcome(activity.token, status, updates, failures, version, detail, hook, segments)
+            )
         elif status != m.OK:
             self.squashed(hook, failures or (loss_record(hook, LOSS_NAMES[status], detail),))
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.endings import Ended, Lost
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.segments import Arguments
 
 
 class Waiter(Protocol):
@@ -33,9 +34,9 @@ class Pending(NamedTuple):
         return getattr(self.message, "hook", None) or getattr(self.message, "ident", None) or "global_data"
 
     @property
-    def arguments(self) -> bytes:
+    def arguments(self) -> Arguments:
         """The encoded arguments of an event."""
-        return self.message.arguments if type(self.message) is m.Event else b""
+        return (self.message.arguments, self.message.segments) if type(self.message) is m.Event else (b"", ())
 
 
 class Call:
@@ -96,7 +97,6 @@ class PendingTable:
         """Make a message, given its token, note it as pending, and return it."""
         place = self._free.pop() if self._free else next(self._unused)
         token = self.next_turn() * self.size + place
-        self._marks.accept(token)
         message = make(token)
         self._entries[token] = Pending(message, waiter)
         return message

@@ -106,6 +106,11 @@ def open_sentinel(pid: int) -> int | None:
 class WorkerProcess:
     """A forked worker, as its parent holds it.
 
+    Args:
+        name: what it is called.
+        main: runs in it; gets its end of the socket.
+        kept: a descriptor that it keeps open, too.
+
     Attributes:
         name: ``worker-0``, ``archive``.
         pid: its process id.
@@ -114,12 +119,12 @@ class WorkerProcess:
         sentinel: readable once it has ended, or ``None``: then the socket's end of file says so.
     """
 
-    def __init__(self, name: str, main: Callable[[int, Journal], None]) -> None:
+    def __init__(self, name: str, main: Callable[[int, Journal], None], kept: int) -> None:
         self.name = name
         self.journal = Journal()
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
-        self.pid = _fork(lambda: main(_keep_only(theirs.detach()), self.journal), name)
+        self.pid = _fork(lambda: main(_keep_only(theirs.detach(), kept), self.journal), name)
         theirs.close()
         _lead_group(self.pid)
         self.sentinel = open_sentinel(self.pid)
@@ -251,13 +256,16 @@ def _fork(main: Callable[[], None], name: str) -> int:
         os._exit(1)
 
 
-def _keep_only(fd: int) -> int:
-    """Close every descriptor but the standard ones and ``fd``, which gets a high number; return that."""
+def _keep_only(fd: int, *others: int) -> int:
+    """Close every descriptor but the standard ones and these, which get high numbers; return that of ``fd``."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(HIGH_FD, limit // 2))
-    os.closerange(3, high)
-    os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
-    return high
+    high = [fcntl.fcntl(kept, fcntl.F_DUPFD_CLOEXEC, min(HIGH_FD, limit // 2)) for kept in (fd, *others)]
+    start = 3
+    for kept in sorted(high):
+        os.closerange(start, kept)
+        start = kept + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+    return high[0]
 
 
 _libc: Any = None

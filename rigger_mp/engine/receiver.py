@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.descriptors import SocketReader
 from rigger_mp.engine.endings import Ended, Lost
-from rigger_mp.engine.frames import CHUNK, FrameReader, split_frames
+from rigger_mp.engine.frames import CHUNK, split_frames
 from rigger_mp.engine.pending import Call
 
 STANDBY = 0.005
@@ -70,11 +71,11 @@ class Receiver:
             following = self._gone()
 
     def _read_to_end(self) -> None:
-        reader = FrameReader(self._socket.fileno())
+        reader = SocketReader(self._socket)
         while not reader.eof:
             alone = False
             for payload in reader.read():
-                alone = self._deliver(m.unpack(payload))
+                alone = self._deliver([reader.complete(message) for message in m.unpack(payload)])
             if alone and not reader.buffered:
                 self._stand_by()
 
@@ -132,8 +133,13 @@ class Receiver:
         payloads = split_frames(buffer)
         if len(payloads) == 1 and not buffer:
             batch = m.unpack(payloads[0])
-            if len(batch) == 1 and type(batch[0]) is m.Outcome and batch[0].token == token:
+            if len(batch) == 1 and _ends_alone(batch[0], token):
                 self._deliver(batch)
                 self._socket.recv(len(data))
                 return
         self._standing_by = False
+
+
+def _ends_alone(message: Any, token: int) -> bool:
+    """Tell whether a message ends an event and nothing has come beside it, which a look would lose."""
+    return type(message) is m.Outcome and message.token == token and not message.segments

@@ -5,33 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rigger_mp.encoding import dump_updates
+from rigger_mp.encoding import dump_local_updates, dump_updates
+from rigger_mp.engine.segments import Arguments, dump_with_segment
 from rigger_mp.errors import HookResultError
 
 PAIR = 2
+_NOTHING: Arguments = (b"", ())
 
 
-def encode_returned(function: str, returned: Any) -> tuple[bytes, bytes]:
+def encode_returned(function: str, returned: Any) -> tuple[Arguments, bytes]:
     """Encode ``(local_updates, global_updates)``; ``b""`` stands for no updates.
+
+    Large local updates go into a segment. Updates of globals do not: they outlive every event.
 
     Raises:
         HookResultError: it is anything else.
         EncodingError: an update cannot be pickled.
     """
     if returned is None:
-        return b"", b""
+        return _NOTHING, b""
     if not isinstance(returned, tuple | list) or len(returned) != PAIR:
         raise HookResultError(
             f"{function} returned {_describe(returned)}; "
             "expected None or a pair (local_updates, global_updates), each None or a mapping"
         )
     local, updates = returned
-    return _encode(function, "local", local), _encode(function, "global", updates)
+    encoded = dump_with_segment(dump_local_updates, local) if _has_names(function, "local", local) else _NOTHING
+    return encoded, dump_updates(updates) if _has_names(function, "global", updates) else b""
 
 
-def _encode(function: str, which: str, updates: Any) -> bytes:
+def _has_names(function: str, which: str, updates: Any) -> bool:
+    """Check updates, and tell whether there are any.
+
+    Raises:
+        HookResultError: they are no updates.
+    """
     if updates is None:
-        return b""
+        return False
     if not isinstance(updates, Mapping):
         raise HookResultError(
             f"{function} returned {_describe(updates)} as its {which} updates; expected None or a mapping"
@@ -41,7 +51,7 @@ def _encode(function: str, which: str, updates: Any) -> bytes:
             raise HookResultError(
                 f"{function} returned {which} updates with the name {name!r}; expected only strings as names"
             )
-    return dump_updates(updates) if updates else b""
+    return bool(updates)
 
 
 def _describe(value: Any) -> str:

@@ -105,7 +105,8 @@ class Scheduler:
 
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
-        self._accept(Activity(Kind.EVENT, event.token, self.registry.plan(event.hook), event.arguments))
+        plan = self.registry.plan(event.hook)
+        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, segments=event.segments))
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -118,7 +119,9 @@ class Scheduler:
         self._nested_waiting += 1
         self.nested += 1
         plan = self.registry.plan(event.hook)
-        self._accept(Activity(Kind.EVENT, 0, plan, event.arguments, depth=event.depth, nested=True))
+        self._accept(
+            Activity(Kind.EVENT, 0, plan, event.arguments, event.depth, nested=True, segments=event.segments)
+        )
         return None
 
     def accept_write(self, write: m.Write) -> None:
@@ -131,12 +134,13 @@ class Scheduler:
         plan = Plan(call.ident, concurrent=False)
         self._accept(Activity(Kind.CONFIGURE, call.token, plan, call.arguments))
 
-    def done(self, slot: Slot, job: int, results: Results) -> None:
-        """Take the results of a job; a job that is done already is ignored."""
+    def done(self, slot: Slot, job: int, results: Results, segments: m.Segments = ()) -> None:
+        """Take the results of a job, and what their large values are in; a job that is done already is ignored."""
         task = slot.remove(job)
         if task is None:
             return
         activity = task.activity
+        activity.update_segments += segments
         for function, seconds in self.outcomes.count_calls(slot, task, results):
             self.table.estimates.record(function, seconds)
         if activity.kind is Kind.EVENT:
@@ -423,6 +427,7 @@ class Scheduler:
         for function in plan.background:
             child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)
             child.updates, child.overlay, child.pinned = event.updates, event.overlay, pinned
+            child.segments, child.update_segments = event.segments, event.update_segments
             self.background += 1
             self._turns.queue(self._handed_task(event, child, function))
 
@@ -489,7 +494,7 @@ class Scheduler:
         return m.Job(
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
-            activity.token if activity.kind is Kind.EVENT else 0,
+            activity.token if activity.kind is Kind.EVENT else 0, activity.segments + activity.update_segments,
         )  # fmt: skip
 
     def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:

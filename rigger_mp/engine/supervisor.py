@@ -19,9 +19,10 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot
-from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.descriptors import SocketReader, SocketWriter
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
+from rigger_mp.engine.segments import most_open
 from rigger_mp.engine.worker import worker_main
 
 LIMIT_CHECK = 0.1
@@ -79,8 +80,8 @@ class Seat:
     instances: list[tuple[str, bytes]] = field(default_factory=list)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
-    reader: FrameReader | None = None
-    writer: FrameWriter | None = None
+    reader: SocketReader | None = None
+    writer: SocketWriter | None = None
     hosted: bool = False
     worn: bool = False
     retiring: bool = False
@@ -139,10 +140,12 @@ class Supervisor:
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
-        seat.process = WorkerProcess(seat.name, partial(worker_main, marks=self._marks, row=seat.row))
+        # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name)
+        seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
-        seat.reader = FrameReader(seat.process.socket.fileno())
-        seat.writer = FrameWriter(seat.process.socket.fileno())
+        seat.reader = SocketReader(seat.process.socket)
+        seat.writer = SocketWriter(seat.process.socket)
         seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
         self._watch(seat)
@@ -154,7 +157,12 @@ class Supervisor:
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""
         if seat.writer is not None:
-            seat.writer.write(m.pack(batch))
+            seat.writer.write_batch(batch, self._may_send_descriptors)
+
+    def _may_send_descriptors(self) -> bool:
+        # The system bounds how many are on their way, and a worker that is busy receives none.
+        tasks = (task for seat in self.seats.values() for task in seat.slot.outstanding.values())
+        return sum(len(t.activity.segments) + len(t.activity.update_segments) for t in tasks) <= most_open()
 
     def load(self, function: m.Load, seats: Iterable[Seat]) -> None:
         """Give a callback to the processes of some seats, present and future."""

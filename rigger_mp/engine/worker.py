@@ -3,7 +3,7 @@
 ::
 
     dispatcher ──frames of Host, Load, Forget, Job──▶ loop ─▶ PluginHost
-    dispatcher ◀─frames of Hosted, Done, Nested, Log─ journal, then socket
+    dispatcher ◀─frames of Hosted, Done, Nested, Log, Output, Record─ journal, then socket
 
 Results of a batch of jobs are kept in the journal and sent together: when the batch is finished, when they
 get old, or when they get large. What is in the journal survives the process.
@@ -12,45 +12,65 @@ get old, or when they get large. What is in the journal survives the process.
 from __future__ import annotations
 
 import os
+import select
+import socket
 import sys
+import threading
 import time
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.frames import FrameReader, frame, write_all
+from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
+from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
+from rigger_mp.engine.output import Forwarder
+from rigger_mp.engine.segments import Segment, forget_inherited
+from rigger_mp.errors import NotRunningError
 
 MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
+KEEP_SEGMENTS = 0.02
+"""Seconds that the large values of a job are kept: the next job is often another function of the same event."""
 
 
 class Worker:
     """The loop of a worker process.
 
     Args:
+        name: what people call it.
         fd: the socket to the dispatcher.
         journal: the page shared with the dispatcher.
         marks: the memory that outlives the dispatcher.
         row: where it counts the nested events that this process fires.
     """
 
-    def __init__(self, fd: int, journal: Journal, marks: Marks, row: int) -> None:
+    def __init__(self, name: str, fd: int, journal: Journal, marks: Marks, row: int) -> None:
         self._fd = fd
-        self._reader = FrameReader(fd)
+        self._socket = socket.socket(fileno=fd)
+        self._reader = SocketReader(self._socket)
         self._journal = journal
         self._marks = marks
         self._row = row
-        self._host = PluginHost(self._send_now, journal)
+        self._writing = threading.RLock()
+        self._pid = os.getpid()
+        self._forwarder = Forwarder(name, self._send_now)
+        self._forwarder.install()
+        self._host = PluginHost(self._send_now, journal, self._forwarder)
         self._flushed = time.perf_counter()
         self._worn = False
+        self._recent: tuple[Segment, ...] = ()
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
         while not self._reader.eof:
+            if self._recent and not self._arrival.poll(KEEP_SEGMENTS * 1000):
+                self._recent = ()
             for payload in self._reader.read():
                 for message in m.unpack(payload):
                     self._handle(message)
@@ -72,13 +92,20 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
-        done = self._host.run(job)
-        self._keep(m.pack((done,)))
+        complete: m.Job = self._reader.complete(job)
+        self._recent = complete.segments
+        done = self._host.run(complete)
+        with self._writing:
+            self._keep(done)
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _keep(self, payload: bytes) -> None:
+    def _keep(self, done: m.Done) -> None:
+        if done.segments:
+            self._send_now(done)  # no page keeps a descriptor
+            return
+        payload = m.pack((done,))
         if self._journal.append(payload):
             return
         self._flush()
@@ -86,10 +113,14 @@ class Worker:
             write_all(self._fd, frame(payload))
 
     def _send_now(self, message: Any) -> None:
-        if type(message) is m.Nested:
-            self._marks.fire(self._row)
-        self._flush()
-        write_all(self._fd, frame(m.pack((message,))))
+        if os.getpid() != self._pid:
+            raise NotRunningError("this process was forked by a hook: only the hook's own process can reach the engine")
+        data, fds = frame_message(message)
+        with self._writing:  # hooks may have started threads
+            if type(message) is m.Nested:
+                self._marks.fire(self._row)
+            self._flush()
+            send_frame(self._socket, data, fds, message)
 
     def _watch_memory(self) -> None:
         most = self._host.max_memory
@@ -100,7 +131,8 @@ class Worker:
                 self._send_now(m.Worn(memory))
 
     def _flush(self) -> None:
-        self._journal.flush(self._fd)
+        with self._writing:
+            self._journal.flush(self._fd)
         self._flushed = time.perf_counter()
 
 
@@ -112,11 +144,12 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks, row: int) -> None:
+def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
-        Worker(fd, journal, marks, row).run()
+        forget_inherited()
+        Worker(name, fd, journal, marks, row).run()
         status = 0
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here

@@ -36,6 +36,10 @@ class BodyMaker:
         """Have a job run; ``taker`` gets what it returns, or the body of an error if it fails."""
         self._jobs.put((job, taker))
 
+    def run(self, job: Callable[[], None]) -> None:
+        """Have something run that needs nothing done in the loop, and that does not fail."""
+        self._jobs.put((_then_nothing(job), _forget))
+
     def close(self, timeout: float) -> None:
         """End the thread, once what is queued has run; wait for that some seconds at most."""
         self._jobs.put(None)
@@ -47,7 +51,8 @@ class BodyMaker:
             made = [(item[1], _run_job(item[0]))]
             item = self._more(made)
             try:
-                self._loop.call_soon_threadsafe(_hand_over, made)
+                if any(taker is not _forget for taker, _ in made):
+                    self._loop.call_soon_threadsafe(_hand_over, made)
             except RuntimeError:
                 return  # the loop is closed: nobody is left to reply to
             if item is _NOTHING:
@@ -70,7 +75,19 @@ def _nothing() -> list[bytes]:
     return []
 
 
-_NOTHING: tuple[Job, Taker] = (_nothing, lambda _bodies: None)
+def _then_nothing(job: Callable[[], None]) -> Job:
+    def run() -> list[bytes]:
+        job()
+        return []
+
+    return run
+
+
+def _forget(_bodies: list[bytes]) -> None:
+    """Take nothing."""
+
+
+_NOTHING: tuple[Job, Taker] = (_nothing, _forget)
 
 
 def _run_job(job: Job) -> list[bytes]:

@@ -58,7 +58,7 @@ class Numbering:
         """Give a call its number, and, ``keyed``, its key."""
         call.number = next(self._numbers)
         if keyed and self._name:
-            call.key = f"{self._name}:{call.number}"
+            call.key = f"{self._name}-{call.number}"
         call.is_repeatable = not keyed or bool(call.key)
 
 
@@ -73,11 +73,13 @@ class Call(Generic[F]):
         waits: the reply may take as long as an event does.
         hook: the event's, ``""`` for other lines.
         future: gets the result.
+        sent_to: the server that may have accepted it, ``""``: none.
         refused_at: when the server first said that it does not run, ``None``: it has not.
     """
 
     __slots__ = (
-        "_grab", "_quiet", "future", "hook", "is_repeatable", "key", "line", "number", "refused_at", "waits",
+        "_grab", "_quiet", "future", "hook", "is_repeatable", "key", "line", "number", "refused_at", "sent_to",
+        "waits",
     )  # fmt: skip
 
     def __init__(self, future: F, *, quiet: bool) -> None:
@@ -87,6 +89,7 @@ class Call(Generic[F]):
         self.key = ""
         self.is_repeatable = False
         self.hook = ""
+        self.sent_to = ""
         self.waits = False
         self.refused_at: float | None = None
         self._grab: Grab = False
@@ -124,6 +127,11 @@ class Call(Generic[F]):
             self._succeed(self._result(reply))
         else:
             self.fail(error_of(reply, self.hook))
+
+    def take_accepted(self, tid: str) -> None:
+        """Take the server's reply that it has accepted the event."""
+        self.future.tid = tid
+        self._succeed(None)
 
     def _is_answer(self, reply: Mapping[str, Any]) -> bool:
         # The error of an ended task is what was asked for, not what went wrong.

@@ -3,7 +3,8 @@
 ::
 
     start ─▶ pending ─▶ lines ─▶ server          lost: what may be sent again is, with its keys, after a pause
-                │                  │             that doubles; for ``retry_for`` seconds, then it fails
+                │                  │             that doubles; for ``retry_for`` seconds, then it fails. Not to
+                │                  │             a server that cannot know the keys: it might run it once more
                 ▼                  ▼
              future ◀── take ◀── replies
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
+import re
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping
@@ -27,6 +30,7 @@ from rigger_mp.errors import (
     ProtocolError,
     ReplyTimeoutError,
     RiggerError,
+    ServerRestartedError,
 )
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
@@ -44,6 +48,8 @@ KEYS_AT_ONCE = 500
 """Keys whose replies have arrived that are let gather until the server is told."""
 MAX_REPLY = 1 << 30
 """Bytes of a reply."""
+_ACCEPTED = re.compile(rb'\{"id":(\d+),"message":"OK","tid":"([\w-]+)"\}').fullmatch
+"""The commonest reply, read several times as fast as JSON."""
 
 
 class Channel:
@@ -54,6 +60,10 @@ class Channel:
         numbering: gives calls their numbers.
         blocking_resolver: resolve names in the loop's thread: it is the channel's own.
         changed: called when replies have come.
+
+    Attributes:
+        loop: the loop.
+        instance: the server connected to last.
     """
 
     def __init__(
@@ -62,7 +72,7 @@ class Channel:
         self._target = target
         self._blocking_resolver = blocking_resolver
         self._changed = changed
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._numbering = numbering
         self._pending: dict[int, Call[Any]] = {}
         self._out: list[bytes] = []
@@ -70,6 +80,9 @@ class Channel:
         self._received_keys: list[str] = []
         self._writer: StreamWriter | None = None
         self._max_line = 0
+        self._closed = False
+        self.instance = ""
+        self._direct: socket.socket | None = None
         self._runner: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
         self._reason: RiggerError | None = None
@@ -88,9 +101,10 @@ class Channel:
         return self._writer is not None or (self._runner is not None and self._failing_since is None)
 
     @property
-    def socket(self) -> Any:
-        """The connection's socket, ``None`` if there is none."""
-        return self._writer.get_extra_info("socket") if self._writer is not None else None
+    def sockets(self) -> list[Any]:
+        """What belongs to the connection."""
+        own = self._writer.get_extra_info("socket") if self._writer is not None else None
+        return [sock for sock in (own, self._direct) if sock is not None]
 
     # -- sending -----------------------------------------------------------------------------------------
 
@@ -112,6 +126,8 @@ class Channel:
             del self._pending[call.number]
             call.fail(LimitError(f"the event has {len(call.line)} bytes, the server takes {self._max_line}"))
             return
+        if call.key:
+            call.sent_to = self.instance
         self._write(call.line)
 
     def _write(self, line: bytes) -> None:
@@ -164,8 +180,21 @@ class Channel:
         self._writer = writer
         self._heard_at = self._loop.time()
         for call in list(self._pending.values()):
-            self._send(call)
+            if call.sent_to in ("", self.instance):
+                self._send(call)
+            else:
+                self._fail_unknown(call)
         return splitter, reader
+
+    def _fail_unknown(self, call: Call[Any]) -> None:
+        """Fail an event that a server before this one may have run: this one does not know its key."""
+        del self._pending[call.number]
+        call.fail(
+            ServerRestartedError(
+                f"the server at {self._target.address}:{self._target.port} was restarted before it replied: the "
+                "event may have run, and is not sent again; server_store lets servers remember"
+            )
+        )
 
     async def _open(self) -> tuple[StreamReader, StreamWriter]:
         tls, port = self._target.tls, self._target.port
@@ -205,6 +234,7 @@ class Channel:
         if hello.get("authenticate"):
             raise AuthenticationError("the server asks for a token, and this client was given none")
         self._max_line = int(hello["limits"]["max_line"])
+        self.instance = str(hello.get("instance", ""))
         return splitter
 
     def _give_up(self) -> bool:
@@ -229,6 +259,11 @@ class Channel:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._direct is not None:
+            with contextlib.suppress(OSError):
+                self._direct.shutdown(socket.SHUT_RD)  # a caller may wait for it
+            self._direct.close()
+            self._direct = None
         self._out.clear()
         if self._watch is not None:
             self._watch.cancel()
@@ -237,6 +272,7 @@ class Channel:
     async def close(self) -> None:
         """Fail what is pending and end the connection."""
         writer = self._writer
+        self._closed = True
         if self._runner is not None:
             self._runner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -256,14 +292,22 @@ class Channel:
             self._heard_at = self._loop.time()
             splitter.append(data)
             while (line := splitter.next(MAX_REPLY)) is not None:
-                self._take(json.loads(line.decode()))
+                self._take_line(line)
             self._changed()
+
+    def _take_line(self, line: bytes) -> None:
+        accepted = _ACCEPTED(line)
+        call = self._pending.get(int(accepted[1])) if accepted is not None else None
+        if accepted is None or call is None or call.waits or not call.hook:
+            self._take(json.loads(line.decode()))
+            return
+        call.take_accepted(accepted[2].decode())
+        self._finish(call)
 
     def _take(self, reply: Mapping[str, Any]) -> None:
         number = reply.get("id")
         if number is None:
-            if reply.get("message") == "ERROR":
-                self._reason = _connection_error(error_of(reply, ""))
+            self._take_notice(reply)
             return
         call = self._pending.get(number)
         if call is None:
@@ -271,14 +315,30 @@ class Channel:
         if self._was_refused(call, reply):
             self._loop.call_later(LONGEST_PAUSE / 4, self._send_again, call)
             return
-        del self._pending[number]
-        self._failing_since = None
         call.take(reply)
+        self._finish(call)
+
+    def _finish(self, call: Call[Any]) -> None:
+        """Forget a call that has its result."""
+        del self._pending[call.number]
+        self._failing_since = None
         if call.key:
             self._received_keys.append(call.key)
             if len(self._received_keys) >= KEYS_AT_ONCE:
-                self._write(delete_keys_line(self._received_keys))
-                self._received_keys.clear()
+                self._tell_received()
+
+    def _tell_received(self) -> None:
+        keys, self._received_keys = self._received_keys, []
+        if keys and self._writer is not None:
+            self._write(delete_keys_line(keys))
+
+    def _take_notice(self, reply: Mapping[str, Any]) -> None:
+        """Take a line that concerns the connection as a whole."""
+        if reply.get("message") == "ERROR":
+            self._reason = _connection_error(error_of(reply, ""))
+        elif reply.get("message") == "BYE":  # what has no reply by now was not accepted
+            for call in self._pending.values():
+                call.sent_to = ""
 
     def _was_refused(self, call: Call[Any], reply: Mapping[str, Any]) -> bool:
         """Tell whether the server stops, or has not started yet, and the call is to be sent again."""
@@ -288,11 +348,61 @@ class Channel:
             return False
         now = self._loop.time()
         call.refused_at = call.refused_at or now
+        call.sent_to = ""
         return now - call.refused_at < self._target.retry_for
 
     def _send_again(self, call: Call[Any]) -> None:
         if call.number in self._pending and self._writer is not None:
             self._send(call)
+
+    # -- lending -----------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> StreamWriter | None:
+        """The present connection, ``None`` if there is none."""
+        return self._writer
+
+    def lend(self) -> socket.socket | None:
+        """Stop reading and return a socket to write and read instead, ``None`` if that cannot be now."""
+        writer = self._writer
+        if writer is None or self._target.tls is not None or self._pending or self._out:
+            return None
+        if writer.is_closing() or writer.transport.get_write_buffer_size():
+            return None
+        if self._direct is None:
+            self._direct = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed: a StreamWriter need not read
+        return self._direct
+
+    def take_back(self) -> None:
+        """Read again."""
+        if self._writer is not None:
+            self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # likewise
+
+    def take_direct(self, call: Call[Any], reply: Mapping[str, Any]) -> None:
+        """Take a reply that was read from the lent socket; in any thread."""
+        call.take(reply)
+        if call.key:
+            self._received_keys.append(call.key)
+            if len(self._received_keys) >= KEYS_AT_ONCE:
+                self._loop.call_soon_threadsafe(self._tell_received)
+
+    def adopt(self, call: Call[Any], connection: StreamWriter | None, *, whole: bool) -> None:
+        """Take over a call that was sent, ``whole`` or in part, over a connection that was lent."""
+        if self._closed:
+            call.fail(ConnectionLostError("the client was closed"))
+        elif connection is not None and connection is self._writer:
+            self._pending[call.number] = call
+            self._watch_over()
+            if not whole:
+                connection.transport.abort()
+        elif not call.is_repeatable:
+            call.fail(ConnectionLostError("the connection was lost before the reply came"))
+        elif self._writer is not None and call.sent_to not in ("", self.instance):
+            self._pending[call.number] = call
+            self._fail_unknown(call)
+        else:
+            self.start(call)
 
     # -- watching ----------------------------------------------------------------------------------------
 

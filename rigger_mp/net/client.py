@@ -121,7 +121,7 @@ class RiggerClient:
             DeadlockError: it would wait in a callback of a future, which runs in the client's thread.
         """
         with self._quietly():
-            future = self._submit(hook, kwargs, grab_result, wait_for_task)
+            future = self._submit(hook, kwargs, grab_result, wait_for_task, waits=True)
             if self._in_own_thread() and not (grab_result or wait_for_task):
                 return None  # a log message of the client's own thread, or a callback: it is on its way
             return self._wait(future)
@@ -224,12 +224,14 @@ class RiggerClient:
             if self.raise_errors:
                 raise
 
-    def _submit(self, hook: str, data: dict[str, Any], grab: Grab, wait: bool) -> RemoteFuture:
+    def _submit(
+        self, hook: str, data: dict[str, Any], grab: Grab, wait: bool, *, waits: bool = False
+    ) -> RemoteFuture:
         thread = self._running_thread()
         call: Call[RemoteFuture] = Call(RemoteFuture(), quiet=not self.raise_errors)
         thread.numbering.number(call, keyed=True)
         call.encode_event(hook, data, grab, wait)
-        thread.start_call(call)
+        (thread.call if waits else thread.start_call)(call)
         return call.future
 
     def _ask(self, event: str, **fields: Any) -> Any:

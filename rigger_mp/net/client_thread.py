@@ -11,6 +11,7 @@ from typing import Any
 
 from rigger_mp.net.calls import Call, Numbering
 from rigger_mp.net.channel import Channel
+from rigger_mp.net.standby import Standby
 from rigger_mp.net.target import Target
 
 MAX_PENDING = 10_000
@@ -38,6 +39,7 @@ class ClientThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Channel | None = None
         self._thread: threading.Thread | None = None
+        self._standby: Standby | None = None
 
     def launch(self) -> None:
         """Start the thread."""
@@ -59,12 +61,14 @@ class ClientThread:
         loop.run_until_complete(self._begin())
         started.set()
         loop.run_forever()
+        loop.run_until_complete(asyncio.sleep(0))  # what callers put there in the last moment
         loop.close()
 
     async def _begin(self) -> None:
         self._channel = Channel(
             self._target, self.numbering, blocking_resolver=True, changed=self._tell_answered
         )
+        self._standby = Standby(self._channel, self._in_loop)
         self._take_inbox()
 
     @property
@@ -74,7 +78,16 @@ class ClientThread:
 
     @property
     def _due(self) -> int:
-        return len(self._inbox) + (self._channel.pending if self._channel is not None else 0)
+        channel, standby = self._channel, self._standby
+        return len(self._inbox) + (channel.pending if channel else 0) + (standby.in_use if standby else 0)
+
+    def call(self, call: Call[Any]) -> None:
+        """Send a call that this thread is going to wait for."""
+        standby = self._standby
+        if standby is None or self.is_current or not standby.call(call, self._target.timeout):
+            self.start_call(call)
+        elif self._waiters:
+            self._tell_waiters()
 
     def start_call(self, call: Call[Any]) -> None:
         """Send a call; waits while too many replies are due, but in the thread itself."""
@@ -92,13 +105,20 @@ class ClientThread:
     def _take_inbox(self) -> None:
         assert self._channel is not None  # the thread made it before anything else
         self._woken = False
+        if self._standby is not None:
+            self._standby.end()
         while self._inbox:
             self._channel.start(self._inbox.popleft())
 
     def _tell_answered(self) -> None:
+        if self._standby is not None and not self._due:
+            self._standby.offer()
         if self._waiters:
-            with self._answered:
-                self._answered.notify_all()
+            self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
+        with self._answered:
+            self._answered.notify_all()
 
     def _wait_until(self, condition: Any, timeout: float | None) -> None:
         with self._answered:
@@ -137,12 +157,12 @@ class ClientThread:
 
     def abandon(self) -> None:
         """In a forked process: let go of the connection, which is the parent's."""
-        sock = self._channel.socket if self._channel is not None else None
-        if sock is not None and sock.fileno() >= 0:
-            # Its number stays taken: the objects that hold it would close it some day.
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, sock.fileno())
-            os.close(nothing)
+        for sock in self._channel.sockets if self._channel is not None else ():
+            if sock.fileno() >= 0:
+                # Its number stays taken: the objects that hold it would close it some day.
+                nothing = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nothing, sock.fileno())
+                os.close(nothing)
         _abandoned.append(self)
 
 

@@ -34,6 +34,7 @@ LINGER = 2.0
 QUIET = 0.25
 """Seconds without a line after which no more are expected from a connection when the server stops."""
 OK = b'{"message":"OK"}'
+BYE = b'{"message":"BYE"}'
 
 
 class _Closing(Exception):
@@ -68,6 +69,7 @@ class Connection:
         self.under_way = 0
         self._latest = self._loop.time()
         self._is_new = True
+        self._awaits_data = False
         self._reading: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._actions: dict[str, Callable[[protocol.Request], None]] = {
@@ -106,7 +108,7 @@ class Connection:
 
     async def _read(self) -> None:
         try:
-            while data := await self._reader.read(CHUNK):
+            while data := await self._next_data():
                 self._refuse_other_protocols(data)
                 self._splitter.append(data)
                 await self._take_lines()
@@ -116,6 +118,35 @@ class Connection:
             await self._take_lines()
         finally:
             self.flush()
+
+    async def _next_data(self) -> bytes:
+        self._awaits_data = True
+        data = await self._reader.read(CHUNK)
+        self._awaits_data = False
+        return data
+
+    def take_directly(self, data: bytes) -> bool:
+        """Take one event in the transport's callback, if it comes alone; see :mod:`rigger_mp.net.direct`."""
+        self._awaits_data = self._awaits_data and self._take_alone(data)
+        return self._awaits_data
+
+    def _take_alone(self, data: bytes) -> bool:
+        if not data.endswith(b"\n") or data.count(b"\n") > 1 or data.isspace() or b'"event_name"' in data:
+            return False
+        if not self._authenticated or self._is_new or self._splitter.has_part or len(data) > self._limits.max_line:
+            return False
+        if self._service.has_ended_some:
+            self._service.tell_ended()
+        if self.under_way or not self.outbox.is_idle or not self.outbox.open_direct():
+            return False
+        self._latest = self._loop.time()
+        taken = self._take(data[:-1], direct=True)
+        self.flush()
+        return taken
+
+    def send_now(self, reply_id: bytes, body: bytes) -> bool:
+        """Send a reply from any thread, if nothing else is on its way; tell whether it was."""
+        return self.outbox.send_now(protocol.reply_line(reply_id, body))
 
     async def _take_lines(self) -> None:
         while True:
@@ -148,11 +179,14 @@ class Connection:
         await self.settle()
         while (left := self._latest + QUIET - self._loop.time()) > 0:
             await asyncio.sleep(left)
+        self.reply(b"", BYE)
+        self.flush()
         if self._reading is not None:
             self._reading.cancel()
 
     async def close(self, *, linger: bool = True) -> None:
         """Close; with ``linger`` so that the last reply arrives: closing with bytes unread would reset it."""
+        self.outbox.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(LINGER if linger else 0):
                 await self._part()
@@ -225,14 +259,14 @@ class Connection:
         error = LimitError(f"a line has more than {self._max_line()} bytes (server_max_line)")
         self.reply(b"", protocol.error_body(error))
 
-    def _take(self, line: bytes) -> bool:
+    def _take(self, line: bytes, *, direct: bool = False) -> bool:
         """Answer one line; returns false if it must be tried again when there is room."""
         reply_id = b""
         try:
             request = protocol.parse_line(line, self._limits.max_nesting)
             reply_id = request.reply_id
             if request.event == protocol.FIRE and self._authenticated:
-                return self._service.fire(request, self)
+                return self._service.fire(request, self, line, direct=direct)
             self._answer(request)
         except protocol.RefusedLine as refused:
             self.reply(refused.reply_id, protocol.error_body(refused.error))

@@ -16,6 +16,11 @@ class LineSplitter:
         self._searched = 0
         self._skipping = False
 
+    @property
+    def has_part(self) -> bool:
+        """Whether there is something that :meth:`next` has not returned yet."""
+        return self._skipping or len(self._buffer) > self._start
+
     def append(self, data: bytes) -> None:
         """Take bytes."""
         del self._buffer[: self._start]

@@ -1,10 +1,16 @@
-"""The replies of one connection on their way out; one that does not read them is held, then dropped, alone."""
+"""The replies of one connection on their way out; one that does not read them is held, then dropped, alone.
+
+Used in the server's loop, but for :meth:`Outbox.send_now`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import struct
+import threading
 from asyncio import StreamWriter
 from collections import deque
 from collections.abc import Callable
@@ -31,7 +37,7 @@ class EndedReply(NamedTuple):
 
 
 class Outbox:
-    """See the module; used in the server's loop.
+    """See the module.
 
     Args:
         writer: of the connection.
@@ -60,6 +66,11 @@ class Outbox:
         self._ended: deque[EndedReply] = deque()
         self._making = False
         self._slow: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wire = threading.Lock()
+        self._rest = b""
+        self._direct: socket.socket | None = None
+        self._may_be_direct = writer.get_extra_info("ssl_object") is None
 
     @property
     def is_full(self) -> bool:
@@ -69,7 +80,7 @@ class Outbox:
     @property
     def is_idle(self) -> bool:
         """Whether everything has been handed to the operating system, or nearly."""
-        return not (self._lines or self._ended or self._making or self._slow)
+        return not (self._lines or self._ended or self._making or self._slow or self._rest)
 
     def add(self, line: bytes) -> None:
         """Add a reply; :meth:`flush` sends it."""
@@ -93,9 +104,46 @@ class Outbox:
             self._slow = asyncio.create_task(self._wait_until_read())
 
     def _write_lines(self) -> None:
-        if self._lines:
-            self._writer.write(b"".join(self._lines))
-            self._lines.clear()
+        with self._wire:
+            if self._rest:
+                self._writer.write(self._rest)
+                self._rest = b""
+            if self._lines:
+                self._writer.write(b"".join(self._lines))
+                self._lines.clear()
+
+    # -- from other threads ------------------------------------------------------------------------------
+
+    def open_direct(self) -> bool:
+        """Let :meth:`send_now` be used; tell whether it may."""
+        if self._direct is None and self._may_be_direct and not self._transport.is_closing():
+            # A descriptor of its own: the transport's may be closed, and its number taken, in the midst of sending.
+            fd = os.dup(self._writer.get_extra_info("socket").fileno())
+            self._direct = socket.socket(fileno=fd)
+        return self._direct is not None
+
+    def send_now(self, line: bytes) -> bool:
+        """Send a reply from any thread, if nothing else is on its way; tell whether it was."""
+        with self._wire:
+            if self._direct is None or not self.is_idle or self._transport.get_write_buffer_size():
+                return False
+            try:
+                sent = self._direct.send(line)
+            except OSError:
+                return False
+            self._rest = line[sent:]
+        if sent < len(line):
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to send it
+                self._loop.call_soon_threadsafe(self.flush)
+        return True
+
+    def close(self) -> None:
+        """Send nothing from other threads any more."""
+        with self._wire:
+            if self._direct is not None:
+                self._direct.close()
+                self._direct = None
+                self._may_be_direct = False
 
     def _may_grow(self) -> bool:
         return self._transport.get_write_buffer_size() < self._limits.max_reply_bytes

@@ -5,7 +5,6 @@ Everything here is used in the server's loop only, but for :meth:`Task.end`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,9 +36,13 @@ class Task:
         recipients: who waits, the ``id`` of its line, and whether it wants a reply.
         ending: how it ended, ``None`` before, and once ``body`` says it.
         body: the reply to who waited, once made, where it may be asked for again.
+        direct: sends the reply to who waits at once, from any thread, or returns false; ``None``: it must not.
+        sent: the reply that was sent so.
     """
 
-    __slots__ = ("_put", "body", "ended_at", "ending", "entry", "recipients", "request", "size", "tid")
+    __slots__ = (
+        "_put", "body", "direct", "ended_at", "ending", "entry", "recipients", "request", "sent", "size", "tid",
+    )  # fmt: skip
 
     def __init__(self, tid: str, request: Request, put: Callable[[Task], None]) -> None:
         self.tid = tid
@@ -47,6 +50,8 @@ class Task:
         self.recipients: list[tuple[Recipient, bytes, bool]] = []
         self.ending: Ended | Lost | None = None
         self.body: bytes | None = None
+        self.direct: Callable[[bytes], bool] | None = None
+        self.sent: bytes | None = None
         self.entry: KeyEntry | None = None
         self.ended_at = 0.0
         self.size = 0
@@ -125,7 +130,7 @@ class KeyEntry:
         kept: bytes of its reply.
     """
 
-    digest: bytes
+    digest: int
     tid: str
     task: Task | None
     accepted_at: float
@@ -137,10 +142,12 @@ class KeyWindow:
 
     Args:
         limits: how many, how long, how many bytes of replies.
+        forgotten: called with the name of a task whose key is remembered no more.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, forgotten: Callable[[str], None]) -> None:
         self._limits = limits
+        self._forgotten = forgotten
         self._entries: OrderedDict[str, KeyEntry] = OrderedDict()
         self._bytes = 0
 
@@ -173,15 +180,21 @@ class KeyWindow:
         task.entry = entry
         self._entries[request.key] = entry
 
-    def keep(self, task: Task, body: bytes) -> None:
-        """Keep the reply to an event while its key is remembered, and let go of its namespaces."""
-        if task.entry is None or self._entries.get(task.request.key) is not task.entry:
-            return
+    def keep(self, task: Task, body: bytes) -> bool:
+        """Keep the reply to an event while its key is remembered, and let go of its namespaces.
+
+        Returns:
+            Whether it is kept, and was not before.
+        """
+        entry = task.entry
+        if entry is None or entry.kept or self._entries.get(task.request.key) is not entry:
+            return False
         task.body, task.ending = body, None
-        task.entry.kept = len(body)
+        entry.task, entry.kept = task, len(body)
         self._bytes += len(body)
         if self._bytes > self._limits.kept_bytes:
             self._drop_replies()
+        return True
 
     def _drop_replies(self) -> None:
         for entry in self._entries.values():
@@ -196,6 +209,7 @@ class KeyWindow:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry.kept
+            self._forgotten(entry.tid)
 
     def expire(self, now: float) -> float | None:
         """Forget what is too old; returns when the next will be, ``None`` if there is none."""
@@ -207,13 +221,12 @@ class KeyWindow:
         return None
 
 
-def digest(request: Request) -> bytes:
-    """Return what is equal for equal events, whatever the order of their arguments."""
+def digest(request: Request) -> int:
+    """Return what is equal for equal events, whatever the order of their arguments; in this process only."""
     data = request.data or {}
-    nested = any(type(value) in _CONTAINERS for value in data.values())
-    arguments: object = canonical(data) if nested else sorted(data.items())  # as unambiguous, ten times as fast
-    body = repr((request.hook, request.grab, request.wait, request.results, arguments))
-    return hashlib.blake2b(body.encode(), digest_size=16).digest()
-
-
-_CONTAINERS = frozenset({dict, list})
+    arguments: object
+    try:
+        arguments = frozenset(zip(data, data.values(), map(type, data.values()), strict=True))
+    except TypeError:  # a container among them
+        arguments = canonical(data)
+    return hash((request.hook, request.grab, request.wait, request.results, arguments))

@@ -12,6 +12,7 @@ from typing import Any
 from rigger_mp.errors import LimitError, StartError
 from rigger_mp.net import protocol
 from rigger_mp.net.connection import LINGER, Connection
+from rigger_mp.net.direct import DirectProtocol
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.security import Security, check_bind
 from rigger_mp.net.service import Backend, Service
@@ -99,13 +100,18 @@ class Server:
         timeouts: dict[str, Any] = {}
         if self._security.tls is not None:
             timeouts = {"ssl_handshake_timeout": self._limits.auth_timeout, "ssl_shutdown_timeout": LINGER}
-        self._listener = await asyncio.start_server(
-            self._serve, sock=self._socket, backlog=BACKLOG, ssl=self._security.tls, **timeouts
+        self._listener = await self._loop.create_server(
+            self._make_protocol, sock=self._socket, backlog=BACKLOG, ssl=self._security.tls, **timeouts
         )
         self._started.set()
+        recovering = asyncio.create_task(self._service.keep_running_recovered())
         await self._finish.wait()
+        recovering.cancel()
         await self._end_connections()
         self._service.bodies.close(LINGER)
+
+    def _make_protocol(self) -> DirectProtocol:
+        return DirectProtocol(StreamReader(loop=self._loop), self._serve, loop=self._loop)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         service = self._service
@@ -117,6 +123,9 @@ class Server:
         task = asyncio.current_task()
         assert task is not None  # this runs in it
         self._connections[connection] = task
+        accepted = writer.transport.get_protocol()
+        assert type(accepted) is DirectProtocol  # _make_protocol made it
+        accepted.taker = connection.take_directly
         try:
             await connection.serve()
         finally:

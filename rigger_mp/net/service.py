@@ -7,17 +7,21 @@ import contextlib
 import itertools
 import secrets
 from asyncio import AbstractEventLoop
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_arguments
 from rigger_mp.engine.pending import Waiter
-from rigger_mp.errors import LimitError, NotRunningError
+from rigger_mp.engine.segments import Arguments, dump_with_segment
+from rigger_mp.errors import EngineLost, LimitError, NotRunningError
 from rigger_mp.net import protocol
-from rigger_mp.net.bodies import BodyMaker
+from rigger_mp.net.bodies import BodyMaker, body_of
+from rigger_mp.net.direct import plain_body
+from rigger_mp.net.event_store import LOST, UNKNOWN, EventStore, Recovered, State
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.outbox import EndedReply
 from rigger_mp.net.results import KeyWindow, Recipient, Task, TaskStore
@@ -26,6 +30,13 @@ from rigger_mp.net.strict_json import dump_any
 
 if TYPE_CHECKING:
     from rigger_mp.net.connection import Connection
+
+SWEEP = 0.02
+"""Seconds until what was sent directly is accounted for, if no other event does it before."""
+NOT_YET = 0.05
+"""Seconds until events of an earlier server are tried again, where the engine does not take any yet."""
+MOST_NESTING = 500
+"""Of lines that an earlier server had accepted, whatever its limit was."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,15 @@ class Backend:
         stats: the statistics; may wait.
         terminate: ends the program's server and engine; must return at once.
         log: takes a message for the user.
+        store: where accepted events are written down, ``None``: nowhere.
     """
 
-    try_submit: Callable[[str, bytes, Waiter], bool]
+    try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None], bool]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
     log: Callable[[str], None]
+    store: EventStore | None = None
 
 
 class Service:
@@ -68,16 +81,30 @@ class Service:
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._tasks = TaskStore(limits)
-        self._keys = KeyWindow(limits)
+        self._store = backend.store
+        self._keys = KeyWindow(limits, self._store.forget if self._store is not None else lambda _tid: None)
         self._inbox: deque[Task] = deque()
         self._woken = False
+        self._sweeping = False
         self._expiry: asyncio.TimerHandle | None = None
         self._stats_askers: list[tuple[Connection, bytes]] = []
+        self._instance = self._store.instance if self._store is not None else secrets.token_hex(8)
+        self._to_run: deque[tuple[Task, bytes]] = deque()
+        if self._store is not None:
+            self._recover(self._store)
 
     # -- firing ------------------------------------------------------------------------------------------
 
-    def fire(self, request: protocol.Request, connection: Connection) -> bool:
+    def fire(
+        self, request: protocol.Request, connection: Connection, line: bytes, *, direct: bool = False
+    ) -> bool:
         """Fire an event and reply, now or when it has ended; returns false if there is no room for it.
+
+        Args:
+            request: the event.
+            connection: whom to reply to.
+            line: what ``request`` was read from.
+            direct: nothing else is under way on the connection: see :mod:`rigger_mp.net.direct`.
 
         Raises:
             RiggerError: it is refused.
@@ -90,16 +117,32 @@ class Service:
             return True
         task = Task(f"{self._run}-{next(self._numbers)}", request, self._hear)
         task.recipients.append((connection, request.reply_id, request.wait))
-        if not self.backend.try_submit(request.hook, dump_arguments(request.data or {}), task):
+        if direct and request.wait:
+            task.direct = partial(connection.send_now, request.reply_id)
+        if self._to_run and not self.run_recovered():
+            return False
+        if not self._submit(task, line):
             return False
         self._tasks.add(task)
         if request.key:
             self._keys.add(request, task, self._loop.time())
+        elif self._store is not None:
+            self._store.forget(task.tid)
         request.data = None  # the engine has it
         connection.under_way += 1
         if not request.wait:
             connection.reply(request.reply_id, protocol.accepted_body(task.tid))
         return True
+
+    def _submit(self, task: Task, line: bytes) -> bool:
+        request, store = task.request, self._store
+        arguments = dump_with_segment(dump_arguments, request.data or {})
+        if store is None:
+            return self.backend.try_submit(request.hook, arguments, task, None)
+        store.reserve(len(line))
+        return self.backend.try_submit(
+            request.hook, arguments, task, lambda token: store.accept(task.tid, token, line)
+        )
 
     def _repeat(self, request: protocol.Request, connection: Connection) -> bool:
         """Reply to an event that was sent before under the same key; returns whether it was."""
@@ -107,7 +150,7 @@ class Service:
         if entry is None:
             return False
         task = entry.task
-        if not request.wait:
+        if task is None and not request.wait:
             connection.reply(request.reply_id, protocol.accepted_body(entry.tid))
         elif task is None:
             error = LimitError("the event has ended, but its reply is not kept any more")
@@ -121,11 +164,52 @@ class Service:
 
     def _hear(self, task: Task) -> None:
         """Take a task that has ended; on the engine's results thread."""
+        if self._store is not None and task.ending is not None:
+            self._store.end(task.tid, succeeded=task.ending.succeeded)
+        if task.direct is None:
+            self._put_ended(task)
+        elif (body := plain_body(task, self.limits.max_reply_bytes)) is not None:
+            self._send_directly(task, body)
+        else:
+            self.bodies.run(partial(self._make_and_send, task))
+
+    def _make_and_send(self, task: Task) -> None:
+        self._send_directly(task, body_of(task, task.request.grab, self.limits.max_reply_bytes))
+
+    def _send_directly(self, task: Task, body: bytes) -> None:
+        """Send a reply from this thread, or leave it to the loop."""
+        if self._store is not None and task.request.key:
+            self._store.keep_body(task.tid, body)
+        if task.direct is None or not task.direct(body):
+            self._put_ended(task)
+            return
+        task.sent = body
+        self._inbox.append(task)
+        if not self._woken and not self._sweeping:
+            self._sweeping = True
+            self._in_loop(self._sweep_later)
+
+    def _put_ended(self, task: Task) -> None:
         self._inbox.append(task)
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
-                self._loop.call_soon_threadsafe(self.tell_ended)
+            self._in_loop(self.tell_ended)
+
+    def _in_loop(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            self._loop.call_soon_threadsafe(function)
+
+    def _sweep_later(self) -> None:
+        self._loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        self.tell_ended()
+
+    @property
+    def has_ended_some(self) -> bool:
+        """Whether :meth:`tell_ended` has something to tell."""
+        return bool(self._inbox)
 
     def tell_ended(self) -> None:
         """Tell the connections which of their tasks have ended."""
@@ -135,10 +219,14 @@ class Service:
         while self._inbox:
             task = self._inbox.popleft()
             self._tasks.end(task, now)
-            for connection, reply_id, replies in task.recipients:
-                connection.task_ended(task, reply_id, replies)
+            unsent = 0 if task.sent is None else 1
+            for number, (connection, reply_id, replies) in enumerate(task.recipients):
+                connection.task_ended(task, reply_id, replies and number >= unsent)
                 told.add(connection)
             task.recipients.clear()
+            if task.sent is not None:
+                self.sent(task, task.sent)
+                task.sent = None
         for connection in told:
             connection.flush()
         if self._expiry is None:
@@ -146,13 +234,60 @@ class Service:
 
     def sent(self, task: Task, body: bytes) -> None:
         """Forget a task whose reply has been sent; keep the reply where it may be asked for again."""
-        self._keys.keep(task, body)
+        if self._keys.keep(task, body) and self._store is not None and task.sent is None:
+            self._store.keep_body(task.tid, body)
         self._tasks.forget(task.tid)
 
     def _expire(self) -> None:
         now = self._loop.time()
         times = [time for time in (self._tasks.expire(now), self._keys.expire(now)) if time is not None]
         self._expiry = self._loop.call_at(min(times), self._expire) if times else None
+
+    # -- events of an earlier server ---------------------------------------------------------------------
+
+    def _recover(self, store: EventStore) -> None:
+        """Take over what an earlier server had accepted."""
+        lost: Counter[str] = Counter()
+        for event in store.recovered:
+            task = Task(event.tid, protocol.parse_line(event.line, MOST_NESTING), self._hear)
+            if task.request.key:
+                self._keys.add(task.request, task, self._loop.time())
+            else:
+                store.forget(task.tid)
+            if event.state is State.NOT_STARTED:
+                self._tasks.add(task)
+                self._to_run.append((task, event.line))
+            else:
+                lost[task.request.hook] += event.state is State.MAY_HAVE_RUN
+                self._keys.keep(task, _body_of_recovered(event, task.request))
+        store.recovered.clear()
+        if lost.total():
+            hooks = ", ".join(f"{hook}: {number}" for hook, number in lost.items() if number)
+            self.backend.log(f"server_store: {LOST} ({hooks})")
+
+    def run_recovered(self) -> bool:
+        """Give the engine the events that an earlier server had accepted; false if there is no room for all.
+
+        Raises:
+            NotRunningError: the engine does not run yet, or not any more.
+        """
+        while self._to_run:
+            task, line = self._to_run[0]
+            if not self._submit(task, line):
+                return False
+            task.request.data = None
+            self._to_run.popleft()
+        return True
+
+    async def keep_running_recovered(self) -> None:
+        """Do that as soon as possible."""
+        while not self.stopping:
+            try:
+                await self.room.retry(self.run_recovered)
+            except NotRunningError:  # a program may start its server before it sets initialized
+                await asyncio.sleep(NOT_YET)
+            else:
+                return
 
     # -- looking in --------------------------------------------------------------------------------------
 
@@ -190,10 +325,24 @@ class Service:
                 "message": "OK",
                 "protocol": protocol.PROTOCOL,
                 "server": f"rigger_mp {_version()}",
+                "instance": self._instance,
                 "authenticate": authenticate,
                 "limits": asdict(self.limits),
             }
         )
+
+
+def _body_of_recovered(event: Recovered, request: protocol.Request) -> bytes:
+    """Return the reply to an event that an earlier server had accepted, and that is not run by this one."""
+    if event.body is not None:
+        return event.body
+    if event.state is State.MAY_HAVE_RUN:
+        return protocol.error_body(EngineLost(LOST), event.tid)
+    if not request.wait:
+        return protocol.accepted_body(event.tid)
+    if event.state is State.SUCCEEDED and not request.grab:
+        return protocol.ended_body(event.tid, None)
+    return protocol.error_body(EngineLost(UNKNOWN), event.tid)
 
 
 def _version() -> str:

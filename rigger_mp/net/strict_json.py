@@ -38,7 +38,10 @@ def parse_json(data: bytes, max_nesting: int) -> Any:
     """
     check_nesting(data, max_nesting)
     try:
-        value = _decode(data.decode())
+        text = data.decode()
+        value = _parse_simple(text) if len(data) <= MAX_DIGITS else None
+        if value is None:
+            value = _decode(text)
     except UnicodeDecodeError as error:
         raise JsonError(f"not UTF-8 (byte {error.start})") from None
     except JsonError:
@@ -97,6 +100,29 @@ def _constant(text: str) -> Any:
     raise JsonError(f"{text} is not JSON")
 
 
+def _parse_simple(text: str) -> dict[str, Any] | None:
+    """Return the object that a short text is, several times as fast as usual; ``None``: look closer."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return None
+    # As many colons as keys: none of them is a duplicate. Otherwise some may be, or a string has colons.
+    if type(value) is not dict or text.count(":") != _count_keys(value) or text[end:].strip(_SPACE):
+        return None
+    return value
+
+
+def _count_keys(value: Any) -> int:
+    number = len(value) if type(value) is dict else 0
+    for item in value.values() if type(value) is dict else value:
+        if type(item) in _CONTAINERS:
+            number += _count_keys(item)
+    return number
+
+
+_CONTAINERS = frozenset({dict, list})
+_SPACE = " \t\r\n"
+_scan = json.JSONDecoder(parse_float=_float, parse_constant=_constant).scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant
 ).decode
@@ -116,7 +142,7 @@ def dump_json(value: Any) -> bytes:
         JsonError: it is not: the message says what JSON cannot express.
     """
     try:
-        return _encode_strict(value).encode()
+        return "".join(_encode_parts(value, 0)).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise JsonError(f"JSON cannot express it: {error}") from None
 
@@ -172,11 +198,24 @@ def _expressible_key(key: Any) -> Any:
     return _represent(key)
 
 
+def _refuse(value: object) -> Any:
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _make_encoder() -> Any:
+    """Return what ``JSONEncoder.encode`` makes anew for each value, which takes longer than using it."""
+    make = json.encoder.c_make_encoder  # type: ignore[attr-defined]  # typeshed leaves it out
+    if make is None:
+        return lambda value, _level: (_encode_strict(value),)
+    return make(None, _refuse, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+
 _encode_strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _encode_lenient = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_represent
 ).encode
+_encode_parts = _make_encoder()
 
 
 def canonical(parts: Any) -> bytes:

@@ -32,6 +32,9 @@ Ctrl-C ends the load early and checks what has been done so far. The exit status
 ledger is then kept, and named with the command that repeats the run's decisions.
 """
 
+MOST_SHOWN = 20
+"""Violations that are printed; the file ``violations`` beside the ledger has all."""
+
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -60,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(verdict.summary))
     if not verdict.violations:
         return 0
-    print("\n".join(f"violation: {violation}" for violation in verdict.violations))
+    print("\n".join(f"violation: {violation}" for violation in verdict.violations[:MOST_SHOWN]))
+    if len(verdict.violations) > MOST_SHOWN:
+        print(f"... and {len(verdict.violations) - MOST_SHOWN} more")
     flags = ["--seconds", f"{options.seconds:g}", "--seed", str(seed), "--pause", str(options.pause)]
     flags += ["--stops", str(options.stops), *(["--kill-dispatcher"] if options.kill_dispatcher else [])]
     print(f"ledger: {verdict.folder}\nto run it again: {shlex.join(['python', '-m', 'tests.chaos', *flags])}")

@@ -93,7 +93,7 @@ class Killer(threading.Thread):
             return
         self.seen.add(process)
         number = signal.SIGSTOP if stops else signal.SIGKILL
-        self._kills.append(Kill(process.pid, row["role"], number.name))
+        self._kills.append(Kill(process.pid, row["role"], number.name, time.monotonic()))
         try:
             process.send_signal(number)
         except psutil.NoSuchProcess:

@@ -42,11 +42,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an event ended: ``"ok"`` or an exception's name, its text, and what the event answered."""
+    """How an event ended: ``"ok"`` or an exception's name, its text, what the event answered, and when."""
 
     name: str
     detail: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Kill:
     pid: int
     role: str
     signal: str
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -107,6 +109,15 @@ def read_ledger(history: History, files: Mapping[int, Iterable[str]]) -> None:
                 history.runs.append(Run(fields[0], fields[1], pid))
             elif word == "fired":
                 history.fired.add(fields[0])
+
+
+def timeline(history: History) -> list[str]:
+    """Return what was killed and what was lost, by ``time.monotonic()``, for a look at what went wrong."""
+    lines = [(kill.at, f"{kill.signal} {kill.role} {kill.pid}") for kill in history.kills]
+    lines += [(report.at, f"reported {report.name}: {report.detail}") for report in history.reports]
+    for event, _, outcome in _watched(history):
+        lines.append((outcome.at, f"seen: {_name(event)} ended in {outcome.name}: {outcome.detail}"))
+    return [f"{at:.4f} {text}" for at, text in sorted(lines)]
 
 
 def check(history: History) -> list[str]:

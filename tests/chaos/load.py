@@ -96,7 +96,7 @@ class Load:
         if not kind.watched:
             self._rigger.fire_hook(event.kind, wait=False, **arguments)
         elif by_client:
-            grab = self._rng.choice((["answer", "total"], True))
+            grab = self._rng.choice((["answer", "total"], ["answer", "total", "left"]))
             self._pending.append(Fired(event, self._client.submit(kind.name, grab, **arguments), arguments))
         elif self._rng.random() < BLOCKING_SHARE:
             self._fire_and_wait(event, arguments)
@@ -152,14 +152,14 @@ class Load:
         self._history.outcomes[event.number].append(outcome)
 
     def _failed(self, error: BaseException) -> Outcome:
-        return Outcome(type(error).__name__, str(error)[:2000])
+        return Outcome(type(error).__name__, str(error)[:2000], at=time.monotonic())
 
     def _succeeded(self, fired: Fired) -> Outcome:
         try:
             answers = self._read_answers(fired)
         except Exception as error:
             answers = {"wrong": f"reading it raised {error!r}"}
-        return Outcome(kinds.OK, answers=answers)
+        return Outcome(kinds.OK, answers=answers, at=time.monotonic())
 
     def _read_answers(self, fired: Fired) -> dict[str, Any]:
         result, event = fired.future.result(), fired.event

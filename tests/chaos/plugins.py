@@ -23,7 +23,7 @@ LEAK = 12 << 20
 
 def note(ledger: str, *fields: object) -> None:
     """Append one line to this process's file of the ledger; it is on the disk when this returns."""
-    line = " ".join(map(str, fields)) + "\n"
+    line = " ".join(map(str, (*fields, f"{time.monotonic():.4f}"))) + "\n"
     flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
     fd = os.open(f"{ledger}/{os.getpid()}.log", flags, 0o600)  # opened anew: a hook may have closed it
     try:

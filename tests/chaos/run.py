@@ -26,7 +26,7 @@ from rigger_mp.errors import RiggerError
 from . import plugins
 from .killer import Habits, Killer
 from .kinds import RETRIES, TIME_LIMIT_SECONDS
-from .ledger import History, Outcome, check, read_ledger
+from .ledger import History, Outcome, check, read_ledger, timeline
 from .load import Load
 from .proxy import CuttingProxy
 from .remains import left_behind, look
@@ -80,7 +80,7 @@ class ChaosRigger(Rigger):
         super().__init__(*args, **kwargs)
 
     def handle_failure(self, exc: tuple[Any, Any, Any]) -> None:
-        self.reports.append(Outcome(type(exc[1]).__name__, str(exc[1])[:2000]))
+        self.reports.append(Outcome(type(exc[1]).__name__, str(exc[1])[:2000], at=time.monotonic()))
 
     def log_message(self, message: object) -> None:
         self.messages.append(str(message))
@@ -125,7 +125,10 @@ def run(options: Options) -> Verdict:
         history = chaos.history
         read_ledger(history, _lines(ledger))
         violations = check(history) + trouble
-    if not violations:
+    if violations:
+        (folder / "violations").write_text("\n".join(violations))
+        (folder / "timeline").write_text("\n".join([*timeline(history), *chaos.messages]))
+    else:
         shutil.rmtree(folder)
     return Verdict(chaos.summary(violations), violations, folder if violations else None)
 
@@ -271,6 +274,11 @@ class Chaos:
                         if "import time; time.sleep(600)" in process.cmdline():
                             found.add(process)
         return found
+
+    @property
+    def messages(self) -> list[str]:
+        """What the engine has logged."""
+        return self._rigger.messages
 
     def summary(self, violations: list[str]) -> list[str]:
         """Return what happened, as lines of text."""

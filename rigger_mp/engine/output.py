@@ -1,0 +1,197 @@
+"""What hooks print and log, sent to the user's process with its origin.
+
+::
+
+    print ──▶ sys.stdout, a LineStream ─┐
+                                        ├─▶ Origin: hook, plugin, event, pid ──▶ dispatcher ──▶ user's process
+    logging ──▶ RecordHandler ──────────┘
+
+Lines travel before the result of the event that printed them. What C code writes to descriptors 1 and 2 goes
+where the user's process had them when the engine started; so does what a child of a hook prints.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rigger_mp.engine import messages as m
+
+LONGEST_LINE = 1 << 16
+"""Bytes after which a line travels in parts."""
+_PLAIN = (str, int, float, bool, type(None))
+
+Send = Callable[[Any], None]
+
+
+class Origin:
+    """Which event, hook and plugin instance this process runs.
+
+    Attributes:
+        process_name: ``worker-0``, ``archive``.
+        hook, function_id, event: of the function that runs, or ran last.
+    """
+
+    def __init__(self, process_name: str) -> None:
+        self.process_name = process_name
+        self.pid = os.getpid()
+        self.hook = ""
+        self.function_id = ""
+        self.event = 0
+        self._thread = threading.get_ident()
+
+    def describe(self) -> tuple[str, str, int, int]:
+        """Return hook, plugin instance, event and pid; of a thread that a hook left behind only the pid is known."""
+        if threading.get_ident() != self._thread:
+            return "", "", 0, self.pid
+        return self.hook, self.function_id.partition("\0")[0], self.event, self.pid
+
+
+class LineStream(io.RawIOBase):
+    """Takes bytes and sends whole lines.
+
+    Args:
+        name: ``stdout`` or ``stderr``.
+        origin: what runs here.
+        send: sends a message to the dispatcher.
+        original: the stream in whose place it is.
+    """
+
+    def __init__(self, name: str, origin: Origin, send: Send, original: Any) -> None:
+        super().__init__()
+        self._name = name
+        self._origin = origin
+        self._send = send
+        self._original = original
+        self._begun = b""
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor of the original stream."""
+        return int(self._original.fileno())
+
+    def write(self, data: Any) -> int:
+        """Take some bytes."""
+        data = bytes(data)
+        if os.getpid() != self._origin.pid:
+            os.write(self.fileno(), data)  # a child of a hook must not write between the messages of its parent
+            return len(data)
+        lines, newline, rest = (self._begun + data).rpartition(b"\n")
+        self._begun = rest
+        if newline:
+            self._tell(lines + newline)
+        if len(self._begun) > LONGEST_LINE:
+            self.finish_line()
+        return len(data)
+
+    def finish_line(self) -> None:
+        """Send what has no end of line yet."""
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            self._tell(begun)
+
+    def _tell(self, data: bytes) -> None:
+        self._send(m.Output(data.decode("utf-8", "backslashreplace"), self._name, *self._origin.describe()))
+
+
+class RecordHandler(logging.Handler):
+    """Sends log records, as mappings of plain values."""
+
+    def __init__(self, origin: Origin, send: Send) -> None:
+        super().__init__()
+        self._origin = origin
+        self._send_message = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record."""
+        if os.getpid() != self._origin.pid:
+            return
+        try:
+            self._send_message(m.Record(tuple(self._fields(record).items())))
+        except Exception:  # noqa: BLE001 - as every handler: logging must not fail what it tells of
+            self.handleError(record)
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        fields = {name: value for name, value in record.__dict__.items() if type(value) in _PLAIN}
+        fields["msg"] = record.getMessage()
+        if record.exc_info and not record.exc_text:
+            fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+        fields["hook"], fields["plugin"], fields["event"], fields["worker_pid"] = self._origin.describe()
+        fields["processName"] = self._origin.process_name
+        return fields
+
+
+class Forwarder:
+    """The streams and the handler of one host process.
+
+    Args:
+        process_name: see :class:`Origin`.
+        send: sends a message to the dispatcher; safe to call from any thread.
+    """
+
+    def __init__(self, process_name: str, send: Send) -> None:
+        self.origin = Origin(process_name)
+        self._send = send
+        self._streams: list[LineStream] = []
+
+    def install(self) -> None:
+        """Take the place of ``sys.stdout`` and ``sys.stderr``, and handle log records."""
+        for name in ("stdout", "stderr"):
+            original = getattr(sys, name)
+            if original is not None:
+                setattr(sys, name, self._replacement(name, original))
+        logging.getLogger().addHandler(RecordHandler(self.origin, self._send))
+
+    def _replacement(self, name: str, original: Any) -> io.TextIOWrapper:
+        stream = LineStream(name, self.origin, self._send, original)
+        self._streams.append(stream)
+        buffer: Any = stream
+        return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+
+    def begin(self, job: m.Job) -> None:
+        """Note the event that runs from now on."""
+        self.origin.hook, self.origin.event = job.hook, job.token
+
+    def finish_lines(self) -> None:
+        """Send lines that a function has begun and not ended."""
+        for stream in self._streams:
+            stream.finish_line()
+
+
+def log_levels() -> dict[str, int]:
+    """Return the levels of this process's loggers by name, ``""`` for the root, where one was set."""
+    levels = {"": logging.getLogger().level}
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
+            levels[name] = logger.level
+    return levels
+
+
+def set_log_levels(levels: Mapping[str, int]) -> None:
+    """Set what :func:`log_levels` returned in another process."""
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def handle_record(fields: tuple[tuple[str, Any], ...]) -> None:
+    """Give a record of another process to the loggers of this one."""
+    record = logging.makeLogRecord(dict(fields))
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+def write_output(output: m.Output) -> None:
+    """Write what a hook printed to the stream of the same name, if this process has one."""
+    stream = sys.stdout if output.stream == "stdout" else sys.stderr
+    if stream is not None:
+        stream.write(output.text)
+        stream.flush()

@@ -1,0 +1,229 @@
+"""What hooks print and log reaches the user's process, with its origin."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quiet import QuietRigger
+from waiting import DEADLINE, wait_for
+
+from rigger_mp import Rigger, RiggerBasePlugin, RiggerClient
+from rigger_mp.engine.messages import Output
+from rigger_mp.errors import ConfigError, WorkerLost
+
+LOGGER = "tests.output"
+
+
+class Talker(RiggerBasePlugin):
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        for event in ("say", "log", "die", "flood", "from_thread", "from_child", "odd", "fail_logging"):
+            self.register_plugin_hook(event)
+
+    def say(self, text: str) -> None:
+        print(text)
+        print("to stderr", file=sys.stderr)
+
+    def log(self, text: str) -> Any:
+        logging.getLogger(LOGGER).debug("quiet")
+        logging.getLogger(LOGGER).info("loud: %s", text, extra={"own": 7, "other": object()})
+        try:
+            raise ValueError("what was logged")
+        except ValueError:
+            logging.getLogger(LOGGER).exception("failed")
+        return {"pid": os.getpid()}, None
+
+    def die(self) -> None:
+        print("last words")
+        os._exit(3)
+
+    def flood(self, lines: int, done: str) -> None:
+        for number in range(lines):
+            print(f"{number:6d}", "x" * 993)
+        Path(done).touch()
+
+    def from_thread(self) -> None:
+        threads = [threading.Thread(target=print, args=("thread", number)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            print("main", number)
+        for thread in threads:
+            thread.join()
+
+    def from_child(self) -> None:
+        pid = os.fork()
+        if not pid:
+            print("from the child", flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    def odd(self) -> None:
+        sys.stdout.write("no end")
+        sys.stdout.buffer.write(b" bytes \xff")
+        sys.stdout.write("\ud800\r\n")
+        sys.stdout.write("")
+
+    def fail_logging(self) -> None:
+        logging.getLogger(LOGGER).warning("%d", "no number")
+
+
+class Listening(QuietRigger):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.outputs: list[Output] = []
+        super().__init__(*args, **kwargs)
+
+    def handle_output(self, output: Output) -> None:
+        self.outputs.append(output)
+
+    def text(self, stream: str = "stdout") -> str:
+        return "".join(output.text for output in self.outputs if output.stream == stream)
+
+
+CONFIG: dict[str, Any] = {"workers": 2, "plugins": {"talker": {"plugin": "talker"}}}
+
+
+@pytest.fixture
+def rigger() -> Iterator[Listening]:
+    with Listening(CONFIG, plugins={"talker": Talker}) as engine:
+        yield engine
+
+
+def test_a_print_is_there_when_the_event_has_ended(rigger: Listening) -> None:
+    for number in range(50):
+        rigger.fire_hook("say", text=f"line {number}")
+        assert rigger.text().endswith(f"line {number}\n")
+    assert rigger.text("stderr") == "to stderr\n" * 50
+    workers = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "worker"]
+    assert {(output.hook, output.plugin) for output in rigger.outputs} == {("say", "talker")}
+    assert {output.pid for output in rigger.outputs} <= set(workers)
+    assert all(output.event for output in rigger.outputs)
+
+
+def test_by_default_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with Rigger(CONFIG, plugins={"talker": Talker}) as rigger:
+        rigger.fire_hook("say", text="hello")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("hello\n", "to stderr\n")
+
+
+def test_records_reach_the_loggers_of_the_user(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    with QuietRigger(CONFIG, plugins={"talker": Talker}) as rigger:
+        result = rigger.fire_hook("log", text="words")
+    assert result is not None
+    records: list[Any] = [record for record in caplog.records if record.name == LOGGER]
+    assert [record.getMessage() for record in records] == ["loud: words", "failed"]
+    loud, failed = records
+    assert (loud.hook, loud.plugin, loud.worker_pid, loud.own) == ("log", "talker", result["pid"], 7)
+    assert loud.processName.startswith("worker-")
+    assert "ValueError: what was logged" in failed.exc_text
+    assert failed.levelno == logging.ERROR
+
+
+def test_last_words_of_a_worker_that_dies(rigger: Listening) -> None:
+    with pytest.raises(WorkerLost):
+        rigger.fire_hook("die")
+    assert rigger.text() == "last words\n"
+
+
+def test_threads_and_children_of_hooks(rigger: Listening) -> None:
+    rigger.fire_hook("from_thread")
+    lines = rigger.text().splitlines()
+    assert sorted(lines) == sorted([f"main {n}" for n in range(20)] + [f"thread {n}" for n in range(20)])
+    rigger.fire_hook("from_child")
+    rigger.fire_hook("say", text="still here")
+    assert rigger.text().endswith("still here\n")
+
+
+def test_odd_output_arrives_as_it_was(rigger: Listening) -> None:
+    rigger.fire_hook("odd")
+    assert rigger.text() == "no end bytes \\xff\\ud800\r\n"
+
+
+def test_a_record_that_cannot_be_formatted_fails_nothing(rigger: Listening) -> None:
+    rigger.fire_hook("fail_logging")
+    rigger.fire_hook("say", text="still here")
+    assert "still here\n" in rigger.text()
+
+
+def test_a_flood_is_bounded_and_said(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    class Slow(Listening):
+        def handle_output(self, output: Output) -> None:
+            gate.wait(DEADLINE)
+            super().handle_output(output)
+
+    config = {**CONFIG, "max_output": 100_000}
+    with Slow(config, plugins={"talker": Talker}) as rigger:
+        future = rigger.submit("flood", lines=5000, done=str(tmp_path / "done"))
+        wait_for((tmp_path / "done").exists)  # nobody had to take it
+        gate.set()
+        future.result(DEADLINE)
+        rigger.fire_hook("say", text="after")
+        wait_for(lambda: "after\n" in rigger.text())
+        wait_for(lambda: any("were dropped (max_output)" in message for message in rigger.messages))
+        assert len(rigger.outputs) < 5000
+
+
+def test_the_configuration_of_logging_applies(tmp_path: Path) -> None:
+    target = tmp_path / "log.txt"
+    own = {
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": str(target)}},
+        "loggers": {LOGGER: {"level": "DEBUG", "handlers": ["file"], "propagate": False}},
+    }
+    try:
+        with QuietRigger({**CONFIG, "logging": own}, plugins={"talker": Talker}) as rigger:
+            rigger.fire_hook("log", text="words")
+        assert target.read_text(encoding="utf-8").startswith("quiet\nloud: words\nfailed\nTraceback")
+    finally:
+        for handler in logging.getLogger(LOGGER).handlers[:]:
+            logging.getLogger(LOGGER).removeHandler(handler)
+            handler.close()
+        logging.getLogger(LOGGER).setLevel(logging.NOTSET)
+        logging.getLogger(LOGGER).propagate = True
+    with pytest.raises(ConfigError, match=r"logging: .*dictConfig"):
+        Rigger({**CONFIG, "logging": {"handlers": {"x": {"class": "no.such"}}}}, plugins={"talker": Talker}).start()
+
+
+SERVED = """
+import logging
+from rigger_mp import RiggerBasePlugin
+class Talker(RiggerBasePlugin):
+    def plugin_initialize(self): self.register_plugin_hook("say")
+    def say(self):
+        print("printed")
+        logging.getLogger("talk").warning("logged")
+"""
+
+
+def test_serve_writes_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(SERVED, encoding="utf-8")
+    config = tmp_path / "rigger.yaml"
+    config.write_text("server_port: 0\nplugin_path: .\nplugins:\n  talker: {plugin: talk}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "rigger_mp.cli", "serve", str(config), "--log-format", "json"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert server.stderr is not None
+        ready = json.loads(server.stderr.readline())
+        host, _, port = ready["message"].split(",")[0].rpartition(" ")[2].rpartition(":")
+        with RiggerClient(host, int(port)) as client:
+            client.fire_hook("say", wait_for_task=True)
+            client.terminate()
+        lines = [json.loads(line) for line in server.stderr.read().splitlines()]
+    finally:
+        server.kill() if server.poll() is None else None
+        server.communicate()
+    found = {(line["source"], line["level"], line["message"], line.get("plugin")) for line in lines}
+    assert {("stdout", "info", "printed", "talker"), ("talk", "warning", "logged", "talker")} <= found
