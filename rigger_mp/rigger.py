@@ -6,25 +6,21 @@ import atexit
 import inspect
 import itertools
 import os
-import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rigger_mp import errors
-from rigger_mp.candidate import Candidate, check_changes, check_found, read_candidate
+from rigger_mp.candidate import Candidate, read_candidate
 from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
-from rigger_mp.engine.finder import Finder
 from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import write_output
-from rigger_mp.engine.reloading import Reloading
 from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
@@ -37,6 +33,7 @@ from rigger_mp.errors import (
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData
 from rigger_mp.instance import InstanceHandle
+from rigger_mp.reloader import Reloader, Running, encode_config
 from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
@@ -88,11 +85,7 @@ class Rigger:
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
-        self._served = b""
-        self._unmade: frozenset[str] = frozenset()
-        self._reload_lock = threading.Lock()
-        self._reloading: Reloading | None = None
-        self._finder: Finder | None = None
+        self._reloader: Reloader | None = None
         self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
@@ -135,8 +128,8 @@ class Rigger:
         engine.refuse_on_results_thread("stop()")
         if self._server is not None:
             self._server.refuse()
-        if self._finder is not None:
-            self._finder.kill()
+        if self._reloader is not None:
+            self._reloader.stop()
         try:
             engine.stop(graceful_timeout)
         finally:
@@ -204,61 +197,25 @@ class Rigger:
             EngineLost: the engine ended before it was done.
             DeadlockError: called on the thread that delivers outcomes.
         """
-        engine = self._running()
+        engine, reloader = self._running(), self._reloader
         engine.refuse_on_results_thread("reload()")
-        with self._reload_lock:
-            if self._reloading is not None:  # whoever waited for it was interrupted
-                self._reloading.wait()
-            candidate = self._read_candidate(config if config is not None else self.config_file or self.config)
-            check_changes(pickle.loads(self._served), candidate.config)
-            registered = {**self.plugins, **checked_plugins(plugins or {})}
-            found = self._find_anew(candidate, registered)
-            said = self._replace(candidate, registered, found)
-        for text in (*candidate.warnings, *found.problems, *said):
+        assert reloader is not None
+        said = reloader.reload(
+            lambda: self._read_candidate(config if config is not None else self.config_file or self.config),
+            lambda: {**self.plugins, **checked_plugins(plugins or {})},
+            self._squash,
+        )
+        for text in said:
             self.log_message(text)
 
     def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
         return read_candidate(source)
 
-    def _find_anew(self, candidate: Candidate, registered: dict[str, type]) -> Found:
-        finder = self._finder = Finder()
-        try:
-            found = finder.find(candidate.config, registered, candidate.base)
-        finally:
-            self._finder = None
-        check_found(found, frozenset() if candidate.settings.strict else self._unmade)
-        return found
-
-    def _replace(self, candidate: Candidate, registered: dict[str, type], found: Found) -> tuple[str, ...]:
-        former = self._current_settings().logging
-        try:
-            if candidate.settings.logging != former:
-                configure_logging(candidate.settings.logging)
-            return self._exchange(candidate, registered, found)
-        except BaseException:
-            if candidate.settings.logging != former:
-                configure_logging(former)
-            raise
-
-    def _exchange(self, candidate: Candidate, registered: dict[str, type], found: Found) -> tuple[str, ...]:
-        engine, settings = self._running(), candidate.settings
-        config = encoded_config(candidate.config)
-        squash = settings.squash_exceptions if self._squash is None else self._squash
-        boot = build_boot(settings, found.instances, config, squash, engine.generation + 1)
-
-        def adopt() -> None:
-            self.config, self.config_file, self._settings = candidate.config, candidate.config_file, settings
-            self.plugins, self._served = registered, config
-            self._adopt_instances(found)
-
-        reloading = Reloading(boot, ("M", (config,)), adopt)
-        engine.reload(reloading, tuple(self._unmade), settings.strict)
-        self._reloading = reloading
-        ended = reloading.wait()
-        self._reloading = None
-        if ended.kind:
-            raise getattr(errors, ended.kind)(ended.refusal)
-        return ended.problems
+    def _adopt(self, running: Running) -> None:
+        candidate = running.candidate
+        self.config, self.config_file, self._settings = candidate.config, candidate.config_file, candidate.settings
+        self.plugins = dict(running.plugins)
+        self._adopt_instances()
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -303,23 +260,24 @@ class Rigger:
             base = self.config_file.parent if self.config_file is not None else None
             found = find_instances(self.config, self.plugins, base)
             self._report(found.problems, settings)
-            self._adopt_instances(found)
-            self._launch(settings, found.instances)
+            self._adopt_instances()
+            self._launch(settings, found)
 
-    def _adopt_instances(self, found: Found) -> None:
-        self._unmade = frozenset(found.missing)
+    def _adopt_instances(self) -> None:
         known, self._instances = self._instances, {}
         for ident, data in self._entries().items():
             handle = self._instances[ident] = known.get(ident) or InstanceHandle(self, ident, data)
             handle.data = data
 
-    def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
-        config = self._served = encoded_config(self.config)
-        boot = build_boot(settings, instances, config, self.squash_exceptions)
+    def _launch(self, settings: Settings, found: Found) -> None:
+        config = encode_config(self.config)
+        boot = build_boot(settings, found.instances, config, self.squash_exceptions)
         listener = Listener(self._on_failure, self.log_message, self.handle_output)
         self._store = self._open_store(settings)
         marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
         self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
+        candidate = Candidate(self.config, self.config_file, settings, ())
+        self._reloader = Reloader(self._engine, Running(candidate, self.plugins, found, config), self._adopt)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -664,18 +622,6 @@ def checked_plugins(plugins: Mapping[str, type]) -> Mapping[str, type]:
         if not isinstance(cls, type):
             raise PluginError(f"plugin {name!r}: expected a class, got {cls!r}")
     return plugins
-
-
-def encoded_config(config: Mapping[str, Any]) -> bytes:
-    """Return a configuration as it travels.
-
-    Raises:
-        ConfigError: a value cannot be pickled.
-    """
-    try:
-        return dump_value(dict(config))
-    except TypeError as error:
-        raise ConfigError(f"the configuration cannot be sent to other processes: {error}") from error
 
 
 def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:
