@@ -167,13 +167,19 @@ def measure_workload(run: Run, workload: Workload, options: argparse.Namespace) 
     peers = [peer for peer in workload.peers if peer not in run.absent[workload.name]]
     rounds = min(options.rounds or (1 if options.quick else 5), workload.rounds or sys.maxsize)
     for turn in range(rounds):
-        for peer in peers:
+        for peer in rotated(peers, turn):
             start = time.monotonic()
             size = {**workload.size(peer, options.quick), "rounds_per_ms": run.meta["rounds_per_ms"]}
             taken = take(workload, peer, size)
             run.add(workload.name, peer, taken)
             note = f": refused: {taken.refused}" if taken.refused else ""
             progress(f"{workload.name} {turn + 1}/{rounds} {peer} {time.monotonic() - start:.1f} s{note}")
+
+
+def rotated(peers: list[str], turn: int) -> list[str]:
+    """Return the peers in a round's order: another one is first each time."""
+    first = turn % max(1, len(peers))
+    return peers[first:] + peers[:first]
 
 
 def left_out(workload: Workload, options: argparse.Namespace) -> dict[str, str]:
@@ -202,7 +208,7 @@ def report(run: Run) -> str:
     ]
     if rows := goal_rows(run):
         sizes = " (they are meant for full sizes: this was --quick)" if run.meta.get("quick") else ""
-        parts.append(align([("goals" + sizes, "measured", ""), *rows]))
+        parts.append(align([("goals" + sizes, "measured", "verdict"), *rows]))
     return "\n\n".join(parts)
 
 

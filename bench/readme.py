@@ -54,8 +54,10 @@ def machine_line(run: Run) -> str:
     """Return what the figures depend on, in one line."""
     meta = run.meta
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
-    sizes = ", with --quick" if meta.get("quick") else ""
-    return f"Python {meta['python']}, {meta['system']}, {meta['cpus']} CPUs; {versions}{sizes}."
+    rounds = max((len(rows) for peers in run.samples.values() for rows in peers.values()), default=0)
+    options = f"{rounds} round{'s' * (rounds != 1)}{', --quick' if meta.get('quick') else ''}"
+    load = f"load average {meta['load']:.1f} at the start" if "load" in meta else ""
+    return f"Python {meta['python']}, {meta['system']}, {meta['cpus']} CPUs, {load}; {options}; {versions}."
 
 
 def headline(run: Run) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rigger_mp.config import Settings, check_mapping, read_yaml
 from rigger_mp.config_keys import KEYS
 from rigger_mp.discovery import Found
+from rigger_mp.engine.build import spool_path
 from rigger_mp.errors import ConfigError, PluginError
 
 Config = Mapping[str, Any]
@@ -53,8 +54,8 @@ def read_candidate(source: str | os.PathLike[str] | Config) -> Candidate:
     return Candidate(loaded.config, Path(source), Settings.from_config(loaded.config), loaded.warnings)
 
 
-def check_changes(present: Config, coming: Config) -> None:
-    """Refuse what a running engine cannot change.
+def check_changes(present: Candidate, coming: Candidate) -> None:
+    """Refuse what a running engine cannot change; their configurations count, not their settings.
 
     Raises:
         ConfigError: with every such change.
@@ -64,14 +65,21 @@ def check_changes(present: Config, coming: Config) -> None:
         raise ConfigError("\n".join(changes))
 
 
-def _fixed_changes(present: Config, coming: Config) -> Iterator[str]:
-    serves = present.get("server_enabled") or coming.get("server_enabled")
+def _fixed_changes(present: Candidate, coming: Candidate) -> Iterator[str]:
+    configs = present.config, coming.config
+    serves = any(config.get("server_enabled") for config in configs)
     for key in KEYS:
         if key.name in _FIXED or (serves and key.name.startswith("server_")):
-            before, after = (config.get(key.name, key.default) for config in (present, coming))
+            before, after = (config.get(key.name, key.default) for config in configs)
             yield from _change(key.name, before, after)
-    before, after = ((config.get("archive") or {}).get("spool") for config in (present, coming))
-    yield from _change("archive.spool", before, after)
+    yield from _change("archive.spool", _spool(present), _spool(coming))
+    before, after = ((config.get("archive") or {}).get("synchronous", "normal") for config in configs)
+    yield from _change("archive.synchronous", before, after)
+
+
+def _spool(candidate: Candidate) -> str | None:
+    path = spool_path(Settings.from_config(candidate.config), candidate.base)
+    return str(path) if path is not None else None
 
 
 def _change(name: str, before: Any, after: Any) -> Iterator[str]:

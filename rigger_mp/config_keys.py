@@ -93,8 +93,27 @@ HOOK_KEYS = (
 )
 
 ARCHIVE_KEYS = (
-    Key("spool", ("string",), "file that keeps background jobs until they are done", nullable=True),
-    MAX_RETRIES,
+    Key(
+        "spool",
+        ("string",),
+        "file that keeps background jobs until they are done, also if everything is killed"
+        ", relative to the configuration's directory",
+        nullable=True,
+    ),
+    Key(
+        "max_retries",
+        ("integer",),
+        "how often a background job is run again that was running when its process was "
+        "killed; then it is a dead letter (default: the engine's max_retries)",
+        minimum=0,
+    ),
+    Key(
+        "synchronous",
+        ("string",),
+        "full: what the spool keeps survives a power failure, too; each write waits for the disk",
+        "normal",
+        choices=("normal", "full"),
+    ),
 )
 
 SERVER_KEYS = (

@@ -49,6 +49,10 @@ class StartError(RiggerError):
     """Raised when a process of the engine fails to start."""
 
 
+class SpoolError(RiggerError):
+    """Raised when the archive's spool cannot be opened, read or written, and so cannot keep a background job."""
+
+
 class QueueFull(RiggerError):
     """Raised when ``queue_size`` events are pending and the caller must not wait for room."""
 

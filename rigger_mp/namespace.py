@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rigger_mp.encoding import Encoded, dump_skeleton, load_chain, load_skeleton, merge_values
+from rigger_mp.errors import EncodingError
 
 LINK_OVERHEAD = 200
 """Bytes that one more link costs a reader, beside its pickle."""
@@ -121,7 +122,7 @@ class Namespace:
         chain.append(link)
         self._tail_weight[name] += _weight(link)
         if len(chain) > self._most_links and self._tail_weight[name] > _weight(chain[0]):
-            self._chains[name] = [compact(chain, self.list_merge)]
+            self._chains[name] = compacted(chain, self.list_merge)
             self._tail_weight[name] = 0
 
 
@@ -157,6 +158,14 @@ def compact(chain: Sequence[Encoded], list_merge: str) -> Encoded:
             collected = merge_values(kind, collected, load_skeleton(part), list_merge)
         value = merge_values(kind, value, collected, list_merge)
     return kind.upper(), (dump_skeleton(value),)
+
+
+def compacted(chain: list[Encoded], list_merge: str) -> list[Encoded]:
+    """Return a chain as one link, or as it is where a value is nested too deeply for this process to merge."""
+    try:
+        return [compact(chain, list_merge)]
+    except (RecursionError, EncodingError):
+        return chain
 
 
 class VersionedNamespace:
@@ -262,7 +271,7 @@ class VersionedNamespace:
         end = bisect.bisect_right(history, self.floor, key=lambda entry: entry[0])
         chain = self._live(history[:end]) or ()
         if sum(map(_weight, chain[1:])) > sum(map(_weight, chain[:1])):
-            chain = (compact(chain, self.list_merge),)
+            chain = tuple(compacted(list(chain), self.list_merge))
         kept = [*((self.floor, link) for link in chain), *history[end:]]
         if kept:
             self._history[name] = kept

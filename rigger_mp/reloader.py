@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rigger_mp import errors
 from rigger_mp.candidate import Candidate, check_changes, check_found
@@ -78,7 +78,8 @@ class Reloader:
             if self._under_way is not None:  # whoever waited for it was interrupted
                 self._under_way.wait()
             candidate = read()
-            check_changes(pickle.loads(self._running.config), candidate.config)
+            present = replace(self._running.candidate, config=pickle.loads(self._running.config))
+            check_changes(present, candidate)
             coming = self._find(candidate, plugins())
             problems = self._exchange(coming, squash)
         return (*candidate.warnings, *coming.found.problems, *problems)
@@ -114,7 +115,8 @@ class Reloader:
     def _send(self, coming: Running, squash: bool | None) -> tuple[str, ...]:
         settings = coming.candidate.settings
         squash = settings.squash_exceptions if squash is None else squash
-        boot = build_boot(settings, coming.found.instances, coming.config, squash, self._engine.generation + 1)
+        base, generation = coming.candidate.base, self._engine.generation + 1
+        boot = build_boot(settings, coming.found.instances, coming.config, squash, base, generation=generation)
 
         def adopt() -> None:
             self._running = coming

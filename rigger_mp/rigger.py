@@ -24,10 +24,10 @@ from rigger_mp.engine.output import write_output
 from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
-    ConfigError,
     DuplicatePluginError,
     NotRunningError,
     PluginError,
+    SpoolError,
     UnknownCallbackError,
 )
 from rigger_mp.future import HookFuture
@@ -86,6 +86,7 @@ class Rigger:
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
         self._reloader: Reloader | None = None
+        self._spool = ""
         self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
@@ -106,7 +107,7 @@ class Rigger:
         Raises:
             ConfigError: the configuration is wrong.
             PluginError: with ``strict: true``: an instance cannot be made.
-            StartError: a process failed to start.
+            StartError: a process failed to start, or the archive's spool cannot be opened.
         """
         if self._engine is None:
             self.parse_config()
@@ -118,7 +119,8 @@ class Rigger:
 
         Args:
             graceful_timeout: seconds to finish in; then everything is killed and what was not finished
-                ends in ``EngineLost``. Default: the configuration's.
+                ends in ``EngineLost``; background jobs in a spool stay there for the next start. Default:
+                the configuration's.
         """
         engine = self._engine
         if engine is None or engine.stopped or not engine.is_own_process:
@@ -138,6 +140,21 @@ class Rigger:
             if self._store is not None:
                 self._store.close()
         atexit.unregister(self._stop_at_exit)
+        self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        """Tell how many background jobs were not finished and stay in the spool."""
+        if not self._spool:
+            return
+        from rigger_mp.engine.spool_file import read_jobs  # noqa: PLC0415 - SQLite only where it is needed
+
+        try:
+            kept = len(read_jobs(Path(self._spool)))
+        except SpoolError as error:
+            self.log_message(str(error))
+            return
+        if kept:
+            self.log_message(f"{kept} background jobs stay in {self._spool} for the next start")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the engine has been stopped, by another thread or by a client.
@@ -248,17 +265,14 @@ class Rigger:
         Raises:
             ConfigError: the configuration is wrong.
             PluginError: with ``strict: true``: an instance cannot be made.
-            StartError: a process failed to start.
+            StartError: a process failed to start, or the archive's spool cannot be opened.
         """
         with self._lifecycle:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
             settings = self._current_settings()
             configure_logging(settings.logging)
-            if settings.archive.get("spool"):
-                raise ConfigError("archive.spool: a durable archive is not available yet, expected it to be absent")
-            base = self.config_file.parent if self.config_file is not None else None
-            found = find_instances(self.config, self.plugins, base)
+            found = find_instances(self.config, self.plugins, self._base)
             self._report(found.problems, settings)
             self._adopt_instances()
             self._launch(settings, found)
@@ -271,7 +285,8 @@ class Rigger:
 
     def _launch(self, settings: Settings, found: Found) -> None:
         config = encode_config(self.config)
-        boot = build_boot(settings, found.instances, config, self.squash_exceptions)
+        boot = build_boot(settings, found.instances, config, self.squash_exceptions, self._base)
+        self._spool = boot.spool
         listener = Listener(self._on_failure, self.log_message, self.handle_output)
         self._store = self._open_store(settings)
         marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
@@ -290,6 +305,11 @@ class Rigger:
         except BaseException:
             self.stop(0.0)
             raise
+
+    @property
+    def _base(self) -> Path | None:
+        """What relative paths of the configuration are relative to; ``None``: the current directory."""
+        return self.config_file.parent if self.config_file is not None else None
 
     def _report(self, problems: tuple[str, ...], settings: Settings) -> None:
         if problems and settings.strict:
@@ -334,6 +354,7 @@ class Rigger:
         Raises:
             HookError: functions of the event failed (``squash_exceptions: false``).
             EventLost: as one of its subclasses: the process that ran it was lost.
+            SpoolError: its background functions could not be written to the spool; none of them is run.
             EncodingError: an argument cannot be pickled.
             NotRunningError: the engine is not started, or stopped.
             DeadlockError: called, with ``wait``, where it would wait for ever: in a callback of a future,

@@ -9,10 +9,11 @@ import copy
 import itertools
 from typing import Any
 
-from scheduler_model import Accepted, Call, World
+from scheduler_model import Accepted, Call, Execution, World
 
 from rigger_mp.encoding import load_chain, load_names, recursive_update
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.kept_jobs import Died, Finished, Interrupted
 
 
 def check_history(world: World) -> None:
@@ -24,6 +25,7 @@ def check_history(world: World) -> None:
     check_commits(world)
     check_globals(world)
     check_background(world)
+    check_kept(world)
 
 
 def check_outcomes(world: World) -> None:
@@ -50,10 +52,34 @@ def _check_status(world: World, accepted: Accepted) -> None:
         assert failed
         assert not accepted.squash
         assert outcome.failures
+    elif outcome.status == m.NOT_KEPT:
+        assert accepted.number in world.refused
+        assert not any(run.event == accepted.number for run in world.executions), "what was not kept was run"
     else:
         gone = world.anything_gone
         culprits = [run for run in world.executions if run.event == accepted.number and run.lost]
         assert gone or any(not run.background for run in culprits), "an event was lost that ran nowhere"
+
+
+def check_kept(world: World) -> None:
+    """What the spool keeps leaves it once, as it ended, and is counted as interrupted when its process died."""
+    runs: dict[int, list[Execution]] = {}
+    for run in world.executions:
+        if run.background:
+            assert (run.job.kept is not None) == world.scheduler.durable
+        if run.job.kept is not None:
+            runs.setdefault(run.job.kept[0], []).append(run)
+    for key, changes in world.kept.items():
+        *interrupted, last = changes
+        assert all(isinstance(change, Interrupted) for change in interrupted)
+        lost = [run for run in runs.get(key, ()) if run.lost]
+        finished = [run for run in runs.get(key, ()) if run.calls[0].delivered]
+        assert len(finished) <= 1
+        if finished and not finished[0].calls[0].failed:
+            assert last == Finished(key)
+        else:
+            assert isinstance(last, Died)
+            assert last.attempts == len(lost) + len(finished)
 
 
 def _foreground_calls(world: World, event: int) -> list[Call]:

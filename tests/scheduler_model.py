@@ -19,10 +19,12 @@ from rigger_mp.encoding import (
     dump_updates,
     load_chain,
     load_names,
+    load_part,
 )
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Swap
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
+from rigger_mp.engine.kept_jobs import Change, Interrupted
 from rigger_mp.engine.registry import ANY, Function, Plan, Registry
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.slots import BUDGET, MOST_JOBS
@@ -99,13 +101,17 @@ class World:
         list_merge: str,
         copies: dict[str, tuple[int, ...]],
         queue_size: int = 1000,
+        durable: bool = False,
     ) -> None:
         self.log = CommitLog(list_merge)
         self.list_merge = list_merge
         self.threaded = threaded
         self.scheduler = Scheduler(
-            registry, self.log, slots, threaded=threaded, copies=copies, queue_size=queue_size, max_nesting=5
-        )
+            registry, self.log, slots, threaded=threaded, copies=copies, queue_size=queue_size, max_nesting=5,
+            durable=durable,
+        )  # fmt: skip
+        self.kept: dict[int, list[Change]] = {}
+        self.refused: set[int] = set()
         self.functions = functions
         self.rng = rng
         self.hosts: dict[int, Host] = {}
@@ -207,10 +213,15 @@ class World:
 
     def pump(self) -> None:
         """Send what the scheduler wants sent."""
-        for slot, job in self.scheduler.next_jobs():
+        jobs = self.scheduler.next_jobs()
+        while self.scheduler.handed:
+            self._keep()
+            jobs += self.scheduler.next_jobs()
+        for slot, job in jobs:
             assert slot.up
             self.hosts[slot.number].inbox.append(job)
         self._check_budget()
+        self._note_changes()
         for message in self.scheduler.messages:
             if isinstance(message, m.Outcome):
                 self.accepted[message.token].outcomes.append(message)
@@ -220,6 +231,24 @@ class World:
         for slot in self.scheduler.table.take_drained():
             host = self.hosts.pop(slot.number, None)
             assert host is None or not (host.inbox or host.running or host.outbox)
+
+    def _keep(self) -> None:
+        handed, self.scheduler.handed[:] = self.scheduler.handed[:], []
+        for handover in handed:
+            event = int(load_part(load_names(handover.jobs[0].payload.arguments)["event"]))
+            if not handover.event.plan.handover and self.rng.random() < 0.1:
+                self.refused.add(event)
+                self.scheduler.not_kept(handover, "no room")
+                continue
+            first = len(self.kept) + 1
+            keys = range(first, first + len(handover.jobs))
+            self.kept.update({key: [] for key in keys})
+            self.scheduler.kept(handover, keys)
+
+    def _note_changes(self) -> None:
+        for change in self.scheduler.changes:
+            self.kept[change.key].append(change)
+        self.scheduler.changes.clear()
 
     def _check_budget(self) -> None:
         for slot in self.scheduler.slots.values():
@@ -236,6 +265,7 @@ class World:
         event = load_names(job.arguments)["event"]
         execution = Execution(event, job, self._tick(), [], ())
         self._check_place(slot, job)
+        self._check_kept(job)
         self._apply(host.replica, job.delta)
         if job.kind == m.CALL_CONFIGURE:
             self.configured.append((event, slot.number))
@@ -252,6 +282,13 @@ class World:
             assert fits, f"{id_} does not live in {slot.number}"
             assert slot.number not in self.staged, f"{id_} runs before its generation serves"
             assert int(id_.split(":")[0]) == self.generations[slot.number]
+
+    def _check_kept(self, job: m.Job) -> None:
+        if job.kept is not None:
+            key, attempt = job.kept
+            before = [change for change in self.kept[key] if isinstance(change, Interrupted)]
+            assert before == self.kept[key], "a job runs that the spool has given up"
+            assert attempt == len(before), "the spool counts other attempts than the job"
 
     def is_busy(self, slot: Slot) -> bool:
         host = self.hosts[slot.number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,56 @@ class Forger(RiggerBasePlugin):
 
     def fine(self) -> Any:
         return {"pid": os.getpid()}, None
+
+
+class Forker(RiggerBasePlugin):
+    """Stateless: forks in its hooks, and leaves them in both processes."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        for hook in ("fork", "fork_and_exit", "fork_and_fail", "fine"):
+            self.register_plugin_hook(hook)
+
+    def fork(self) -> Any:
+        os.fork()
+        return {"pid": os.getpid()}, None
+
+    def fork_and_exit(self) -> Any:
+        child = os.fork()
+        if not child:
+            sys.exit(3)
+        return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}, None
+
+    def fork_and_fail(self) -> Any:
+        child = os.fork()
+        if not child:
+            raise ValueError("the child fails")
+        return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}, None
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, None
+
+
+class Digger(RiggerBasePlugin):
+    """Stateless: nests values deeper than other processes can follow."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("dig")
+        self.register_plugin_hook("fine")
+
+    def dig(self, depth: int, leaf: int) -> Any:
+        sys.setrecursionlimit(20_000)
+        mapping: Any = {str(leaf): leaf}
+        chain: Any = []
+        for _ in range(depth):
+            mapping, chain = {"deeper": mapping}, [chain]
+        return None, {"mapping": mapping, "list": chain}
+
+    def fine(self) -> Any:
+        return {"pid": os.getpid()}, {"counted": [1]}
 
 
 class Poison:

@@ -50,6 +50,13 @@ def segments_of(pid: int) -> int:
     return count
 
 
+def named_shared_memory(pid: int) -> list[str]:
+    """Return what a process has open or mapped in /dev/shm that would be left if it were killed."""
+    held = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    held += [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]  # noqa: PTH115
+    return [line for line in held if "/dev/shm/" in line and not line.endswith("(deleted)")]
+
+
 def pids(rigger: QuietRigger) -> dict[str, int]:
     return {row.get("name") or row["role"]: row["pid"] for row in rigger.stats()["processes"]}
 
@@ -364,18 +371,20 @@ def test_nothing_is_left_when_everything_is_killed(tmp_path: Path) -> None:
         rigger = Rigger(config, plugins={{"r": Reader}}).start()
         for _ in range(5):
             rigger.submit("hold", data=Raw(bytes(SIZE)), place={str(tmp_path)!r})
+        open({str(tmp_path / "ready")!r}, "w").close()
         threading.Event().wait()
         """)
     )
-    folder = Path("/dev/shm")
-    before = set(folder.iterdir()) if folder.is_dir() else set()
     with subprocess.Popen([sys.executable, str(script)]) as process:
-        wait_for(lambda: len(list(tmp_path.iterdir())) >= 3)
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 4)  # the script, it is ready, two jobs
         processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        assert any(segments_of(one.pid) for one in processes)
+        held = [segments_of(one.pid) for one in processes]
+        named = [line for one in processes for line in named_shared_memory(one.pid)]
         for one in processes:
             one.kill()
         process.wait()
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert alive == []
-    assert (set(folder.iterdir()) if folder.is_dir() else set()) <= before
+    assert held[0] == 5
+    assert sum(held[1:]) >= 5 + 2  # the dispatcher has all of them, each worker that of its job
+    assert named == []

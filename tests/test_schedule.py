@@ -110,6 +110,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             list_merge=list_merge,
             copies=self.instances.copies(),
             queue_size=rng.choice((3, 1000)),
+            durable=rng.random() < 0.5,
         )
 
     # -- what comes in -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rigger_mp.encoding import dump_arguments, dump_updates
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Slot, Swap
 from rigger_mp.engine.commit_log import CommitLog
+from rigger_mp.engine.kept_jobs import Died, Finished, KeptJob, Payload
 from rigger_mp.engine.registry import ANY, Function, Registry
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.slots import MOST_JOBS
@@ -320,6 +321,79 @@ def test_background_updates_wait_for_the_end_of_an_ordered_event() -> None:
     bench.scheduler.done(slot, ordered_job.job, (((NOTHING, dump_updates({"x": "add"}), None, QUICK),),))
     assert bench.scheduler.log.namespace.load("x") == "bg"
     assert bench.scheduler.log.version == 2
+
+
+# -- the durable archive ---------------------------------------------------------------------------------
+
+
+def durable(*functions: tuple[str, str, int], **options: Any) -> Bench:
+    return Bench(*functions, durable=True, **options)
+
+
+def test_an_event_waits_until_the_spool_keeps_what_it_hands_over() -> None:
+    bench = durable(("work", "a", 0), ("work", "later", ARCHIVE))
+    bench.fire("work")
+    assert bench.pump() == []
+    (handover,) = bench.scheduler.handed
+    assert [(job.hook, job.label) for job in handover.jobs] == [("work", "later")]
+    bench.scheduler.handed.clear()
+    bench.scheduler.kept(handover, [17])
+    assert [job.kept for _, job in bench.pump()] == [None, (17, 0)]
+    bench.finish()
+    assert bench.outcomes() == [(1, m.OK)]
+    assert bench.scheduler.changes == [Finished(17)]
+
+
+def test_an_event_whose_jobs_cannot_be_kept_ends_and_runs_nothing() -> None:
+    bench = durable(("work", "a", 0), ("work", "later", ARCHIVE))
+    bench.fire("work")
+    bench.pump()
+    bench.scheduler.not_kept(bench.scheduler.handed.pop(), "the disk is full")
+    assert bench.pump() == []
+    (outcome,) = bench.scheduler.messages
+    assert (outcome.status, outcome.detail) == (m.NOT_KEPT, "the disk is full")
+    assert bench.scheduler.idle
+
+
+def kept_job(attempts: int = 0, function: str = "later.work", payload: bytes | None = None) -> KeptJob:
+    dumped = Payload(dump_arguments({"n": 5}), (), (), {}).dump() if payload is None else payload
+    return KeptJob(3, "work", function, "later.work", 0, attempts, dumped)
+
+
+def test_a_kept_job_is_resumed_as_the_attempt_that_it_is() -> None:
+    bench = durable(("work", "later", ARCHIVE), max_retries=2)
+    bench.scheduler.resume(kept_job(attempts=2))
+    ((slot, job),) = bench.pump()
+    assert (slot.number, job.kept, job.stages) == (ARCHIVE, (3, 2), (("later.work",),))
+    bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+    assert bench.scheduler.changes == [Died(3, 3, "killed", "")]
+    assert bench.scheduler.idle
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (kept_job(attempts=1), "it was running when its process was killed (attempts: 1; max_retries is 0)"),
+        (kept_job(function="other.work"), "later.work is not there to be run in the background any more"),
+        (kept_job(payload=b"damaged"), "its arguments are damaged in the spool"),
+    ],
+)
+def test_a_kept_job_that_cannot_be_run_is_given_up_with_the_reason(job: KeptJob, reason: str) -> None:
+    bench = durable(("work", "later", ARCHIVE))
+    bench.scheduler.resume(job)
+    assert bench.pump() == []
+    assert bench.scheduler.changes == [Died(3, job.attempts, reason, "")]
+    (message,) = bench.scheduler.messages
+    assert reason in str(message)
+
+
+def test_an_archive_that_is_held_gets_nothing_until_it_is_released() -> None:
+    bench = durable(("work", "later", ARCHIVE))
+    bench.scheduler.hold_archive(True)
+    bench.scheduler.resume(kept_job())
+    assert bench.pump() == []
+    bench.scheduler.hold_archive(False)
+    assert len(bench.pump()) == 1
 
 
 # -- swaps -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from quiet import QuietRigger
-from survival_plugins import Blocker, Clerk, Forger, Napper, Poison, Receiver, SlowToArrive
+from survival_plugins import Blocker, Clerk, Digger, Forger, Forker, Napper, Poison, Receiver, SlowToArrive
 from waiting import wait_for
 
 from rigger_mp import Rigger
@@ -131,3 +131,31 @@ def is_refusing(rigger: Rigger) -> bool:
     except NotRunningError:
         return True
     return False
+
+
+def test_a_hook_that_forks_and_returns_twice_makes_no_second_worker() -> None:
+    config = {"workers": 1, "time_limit": 30, "plugins": {"forker": {"plugin": "forker"}}}
+    with QuietRigger(config, plugins={"forker": Forker}) as rigger:
+        (worker,) = pids(rigger, "worker")
+        for _ in range(5):
+            assert rigger.submit("fork").result(30)["pid"] == worker
+        assert rigger.submit("fork_and_exit").result(30)["status"] == 3
+        assert rigger.submit("fork_and_fail").result(30)["status"] == 1
+        answers = [rigger.submit("fine") for _ in range(300)]
+        assert {answer.result(30)["pid"] for answer in answers} == {worker}
+
+
+def test_globals_nested_deeper_than_the_dispatcher_can_follow_stop_neither_it_nor_the_manager() -> None:
+    config = {"workers": 2, "plugins": {"digger": {"plugin": "digger"}}}
+    with QuietRigger(config, plugins={"digger": Digger}) as rigger:
+        before = pids(rigger, "dispatcher") + pids(rigger, "manager")
+        for leaf in range(70):  # so many that they are compacted
+            rigger.submit("dig", depth=2000, leaf=leaf).result(30)
+        for _ in range(70):
+            rigger.submit("fine").result(30)
+        assert rigger.global_data["counted"] == [1] * 70
+        with pytest.raises(RecursionError):
+            rigger.global_data["mapping"]
+        del rigger.global_data["mapping"]
+        assert sorted(rigger.global_data) == ["counted", "list"]
+        assert pids(rigger, "dispatcher") + pids(rigger, "manager") == before

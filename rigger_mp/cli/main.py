@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from rigger_mp.cli import check, fire, run, schema, serve, status
+from rigger_mp.cli import archive, check, fire, run, schema, serve, status
 from rigger_mp.errors import ConfigError, RiggerError
 
 EXIT_USAGE = 2
@@ -20,6 +20,7 @@ examples:
   rigger-mp serve rigger.yaml                   serve events over TCP until SIGTERM or Ctrl-C
   rigger-mp fire start_session name=nightly     fire a hook at that server
   rigger-mp status                              what is that server doing?
+  rigger-mp archive failed rigger.yaml          which background jobs failed, and why?
   rigger-mp check rigger.yaml                   what is in this configuration, and is it right?
   rigger-mp schema > rigger.schema.json         let your editor complete and check configurations
 
@@ -37,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rigger-mp {metadata.version('rigger_mp')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, check, schema, serve, fire, status):
+    for module in (run, check, schema, serve, fire, status, archive):
         module.add_parser(commands)
     return parser
 

@@ -45,6 +45,8 @@ class Activity:
         lost: ``(status, detail)`` once a process died under it.
         replica: the slot that applies its updates of globals as they are made.
         swap: the generation that takes over when it starts.
+        handed: its background functions have been handed over.
+        key: of a background job that the spool keeps; 0 of all else.
     """
 
     kind: Kind
@@ -71,6 +73,8 @@ class Activity:
     segments: Segments = ()
     update_segments: Segments = ()
     swap: Swap | None = None
+    handed: bool = False
+    key: int = 0
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""
@@ -108,6 +112,7 @@ class Slot:
         number: from 0; of an archive: ``ARCHIVE``, or below.
         shared: it takes tasks that any worker may run.
         up: a process is there and has its instances.
+        held: it gets no more tasks for the time being.
         gone: why there will never be a process again, or ``""``.
         version: what its replica of the globals was last brought up to.
         ready: tasks that only it may run.
@@ -121,6 +126,7 @@ class Slot:
     number: int
     shared: bool = True
     up: bool = False
+    held: bool = False
     gone: str = ""
     version: int = 0
     ready: deque[Task] = field(default_factory=deque)
@@ -139,7 +145,7 @@ class Slot:
 
     def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
-        if not self.up or (self.behind is not None and not self.behind.drained):
+        if not self.up or self.held or (self.behind is not None and not self.behind.drained):
             return False
         if not self.outstanding:
             return True

@@ -17,15 +17,19 @@ import pickle
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot, Swap
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.generation import Boot, Generation
+from rigger_mp.engine.keeper import Keeper
 from rigger_mp.engine.registry import Function, is_archive
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Seat, Supervisor
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 
 @dataclass(slots=True)
@@ -43,6 +47,9 @@ class Assembly:
     Args:
         boot: what it consists of.
         supervisor: starts the processes.
+
+    Attributes:
+        keeper: writes to the spool, if there is one.
     """
 
     def __init__(self, boot: Boot, supervisor: Supervisor) -> None:
@@ -61,6 +68,7 @@ class Assembly:
             max_nesting=boot.max_nesting,
             queue_size=boot.queue_size,
         )
+        self.keeper: Keeper | None = None
         self._binds: dict[tuple[str, str, str], m.Bind] = {}
         self._callbacks = 0
         self._retired: list[str] = []
@@ -71,6 +79,12 @@ class Assembly:
         return self._present.ready
 
     # -- starting ----------------------------------------------------------------------------------------
+
+    def keep(self, spool: Spool) -> Keeper:
+        """Have background jobs kept in a spool."""
+        self.scheduler.durable = True
+        self.keeper = Keeper(spool, self.scheduler)
+        return self.keeper
 
     def start_workers(self) -> None:
         """Start the processes of all slots but the archive's."""
@@ -94,13 +108,15 @@ class Assembly:
         if generation.ready or not generation.tried:
             return []
         staged = self._staged if self._staged is not None and self._staged.generation is generation else None
-        archive = generation.start_archive()
+        archive = generation.start_archive(self.keeper.spool.marks if self.keeper is not None else None)
         if archive is not None:
             self._admit_archive(archive, staged)
             return []
         if staged is not None:
             return self._finish_staging(staged)
         self.scheduler.copies.update(generation.bind_instances())
+        if self.keeper is not None:
+            self.keeper.resume()
         return [m.Ready(generation.describe_problems(), generation.describe_hooks())]
 
     def _admit_archive(self, archive: Slot, staged: Staged | None) -> None:
@@ -268,7 +284,9 @@ class Assembly:
         return rows
 
     def _seat_stats(self, seat: Seat) -> dict[str, Any]:
+        kept = self.keeper.spool if self.keeper is not None and is_archive(seat.slot.number) else None
         return {
+            **({"spooled": kept.jobs, "dead_letters": kept.dead} if kept is not None else {}),
             "role": "archive" if is_archive(seat.slot.number) else "worker",
             "name": seat.name,
             "pid": seat.process.pid if seat.process is not None else 0,

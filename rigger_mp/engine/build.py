@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from rigger_mp.config import Settings
@@ -20,6 +22,8 @@ def build_boot(
     instances: Iterable[InstanceSpec],
     config: bytes,
     squash: bool,
+    base: Path | None = None,
+    *,
     generation: int = 1,
 ) -> Boot:
     """Return everything that a dispatcher needs to start.
@@ -29,12 +33,13 @@ def build_boot(
         instances: the enabled instances.
         config: the configuration, pickled.
         squash: whether failures are squashed.
+        base: what a relative path of the spool is relative to; default: here.
         generation: counts reloads, from 1.
     """
     instances = tuple(instances)
     return Boot(
         workers=settings.workers,
-        instances=tuple(_plan(spec, settings) for spec in instances),
+        instances=tuple(_plan(spec) for spec in instances),
         settings=pickle.dumps(_host_settings(settings, config)),
         limits=_limits(settings, instances),
         threaded=settings.threaded,
@@ -44,16 +49,29 @@ def build_boot(
         max_nesting=settings.max_nesting,
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
-        archive_retries=settings.archive.get("max_retries", 0),
+        default_retries=settings.max_retries,
+        archive_retries=settings.archive.get("max_retries", settings.max_retries),
+        spool=os.fspath(spool_path(settings, base) or ""),
+        synchronous=settings.archive.get("synchronous", "normal"),
         max_output=settings.max_output,
         generation=generation,
     )
 
 
-def _plan(spec: InstanceSpec, settings: Settings) -> InstancePlan:
-    retries = spec.max_retries or settings.max_retries
+def spool_path(settings: Settings, base: Path | None = None) -> Path | None:
+    """Return the absolute path of the archive's spool, ``None`` if there is none.
+
+    Args:
+        settings: the engine's settings.
+        base: what a relative path is relative to; default: here.
+    """
+    spool = settings.archive.get("spool")
+    return (base or Path()).absolute() / spool if spool else None
+
+
+def _plan(spec: InstanceSpec) -> InstancePlan:
     return InstancePlan(
-        spec.ident, pickle.dumps(spec), spec.stateless, spec.background, spec.dedicated, retries
+        spec.ident, pickle.dumps(spec), spec.stateless, spec.background, spec.dedicated, spec.max_retries
     )
 
 

@@ -8,7 +8,8 @@
 
 One selector waits for everything: frames, room to write, and the ends of processes. Nothing here blocks on a
 single peer. Commits are written to the Manager before the outcomes that depend on them are written to the
-user's process. No user code runs here, and no user's value is ever decoded.
+user's process; background jobs are written to the spool, if there is one, before their events go on. No user code
+runs here, and no user's value is ever decoded.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import socket
 import time
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.assembly import Assembly
 from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
@@ -32,7 +35,11 @@ from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
+from rigger_mp.errors import SpoolError
 from rigger_mp.fresh_source import import_fresh_sources
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.spool import Spool
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -64,15 +71,19 @@ class Dispatcher:
         peers: the descriptors of the other processes.
         marks: the memory that outlives this process.
         parent_sentinel: readable once the user's process has ended, or ``None``.
+        spool: keeps background jobs, if there is one.
     """
 
-    def __init__(self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None) -> None:
+    def __init__(
+        self, boot: Boot, peers: Peers, marks: Marks, parent_sentinel: int | None, spool: Spool | None = None
+    ) -> None:
         self._peers = peers
         self._marks = marks
         self._selector = selectors.DefaultSelector()
         self._supervisor = Supervisor(marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
+        self._keeper = None if spool is None else self._assembly.keep(spool)
         self._outbox: list[Any] = []
         self._stopping = False
         self._drains: list[int] = []
@@ -97,7 +108,7 @@ class Dispatcher:
         self._assembly.start_workers()
         self._watch_writers()  # what a worker is to host may be more than its socket takes at once
         while not self._finished():
-            for key, mask in self._selector.select(self._supervisor.next_check()):
+            for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
             if self._supervisor.time_limited:
                 self._enforce_limits()
@@ -108,6 +119,10 @@ class Dispatcher:
         self._supervisor.stop()
         self._send_last()
         self._await_release()
+
+    def _next_check(self) -> float | None:
+        seconds = self._supervisor.next_check()
+        return seconds if self._keeper is None else self._keeper.next_try(seconds)
 
     def _finished(self) -> bool:
         return self._orphaned or (self._stopping and self._assembly.ready and self._scheduler.idle)
@@ -140,7 +155,9 @@ class Dispatcher:
 
     def _send_outbox(self) -> None:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
-        counts = Counts(self._scheduler.nested, self._scheduler.background, self._supervisor.nested_received)
+        lasting = self._keeper is not None  # what the spool keeps is not lost with this process
+        background = 0 if lasting else self._scheduler.background
+        counts = Counts(self._scheduler.nested, background, self._supervisor.nested_received)
         self._marks.note(Counts(*map(max, counts, self._marks.counts)))
         self._peers.outcomes.write_batch(self._outbox)
         self._outbox.clear()
@@ -154,7 +171,7 @@ class Dispatcher:
 
     def _send_jobs(self) -> None:
         batches: dict[int, list[m.Job]] = {}
-        for slot, job in self._scheduler.next_jobs():
+        for slot, job in self._next_jobs():
             batches.setdefault(slot.number, []).append(job)
         for ident, call in self._scheduler.configured:
             self._supervisor.remember_configure(ident, call)
@@ -162,6 +179,17 @@ class Dispatcher:
         self._mark_begun()
         for number, batch in batches.items():
             self._supervisor.send(self._supervisor.seats[number], batch)
+
+    def _next_jobs(self) -> list[tuple[Slot, m.Job]]:
+        if self._keeper is None:
+            return self._scheduler.next_jobs()
+        jobs: list[tuple[Slot, m.Job]] = []
+        while True:
+            self._mark_begun()
+            self._keeper.record()
+            jobs += self._scheduler.next_jobs()
+            if not self._keeper.due:
+                return jobs
 
     def _mark_begun(self) -> None:
         for token in self._scheduler.begun:
@@ -397,4 +425,20 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     peers = Peers(
         FrameReader(fds["ingress"]), owner, SocketWriter(owner), FrameWriter(fds["manager"])
     )
-    Dispatcher(boot, peers, marks, open_sentinel(parent)).run()
+    try:
+        spool = _open_spool(boot, parent)
+    except SpoolError as error:
+        os.set_blocking(fds["owner"], True)
+        peers.outcomes.write(m.pack((m.Refused(str(error)),)))
+        return
+    Dispatcher(boot, peers, marks, open_sentinel(parent), spool).run()
+    if spool is not None:
+        spool.close()
+
+
+def _open_spool(boot: Boot, parent: int) -> Spool | None:
+    if not boot.spool:
+        return None
+    from rigger_mp.engine.spool import Spool  # noqa: PLC0415 - SQLite only where it is needed
+
+    return Spool(Path(boot.spool), parent, boot.synchronous)

@@ -12,13 +12,14 @@ from rigger_mp.engine.failures import load_failure
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.segments import Arguments, Segment
 from rigger_mp.engine.snapshots import Snapshot
-from rigger_mp.errors import EngineLost, HookError, RiggerError, TimeLimitExceeded, WorkerLost
+from rigger_mp.errors import EngineLost, HookError, RiggerError, SpoolError, TimeLimitExceeded, WorkerLost
 from rigger_mp.result import HookResult
 
 _LOSSES: dict[int, type[RiggerError]] = {
     m.WORKER_LOST: WorkerLost,
     m.TIME_LIMIT: TimeLimitExceeded,
     m.ENGINE_LOST: EngineLost,
+    m.NOT_KEPT: SpoolError,
 }
 
 _ABSENT = object()
@@ -47,6 +48,7 @@ class Ended:
         Raises:
             HookError: functions failed.
             EventLost: a process was lost.
+            SpoolError: its background functions could not be written to the spool.
         """
         outcome = self._outcome
         if outcome.status != m.OK:

@@ -95,6 +95,7 @@ class Engine:
         self._answers: dict[int, HookFuture] = {}
         self.problems: tuple[str, ...] = ()
         self.hooks: dict[str, tuple[str, ...]] = {}
+        self._refusal = ""
         self._ready = threading.Event()
         self._ended = False
         self._finished = False
@@ -124,7 +125,7 @@ class Engine:
         """Wait until every instance has been tried once.
 
         Raises:
-            StartError: the dispatcher ended before.
+            StartError: the dispatcher ended before, or could not open the spool.
         """
         try:
             self._ready.wait()
@@ -134,7 +135,8 @@ class Engine:
         if self._ended:
             status = self._dispatcher.process.wait()
             self.stop(0.0)
-            raise StartError(f"the dispatcher process ended with status {status} before the engine was ready")
+            detail = f"the dispatcher process ended with status {status} before the engine was ready"
+            raise StartError(self._refusal or detail)
         self._accepting = True
 
     def _is_idle(self) -> bool:
@@ -165,7 +167,7 @@ class Engine:
         self._dispatcher.reap(EXIT_TIME)
         if not self._finished:
             self._recovery.end_workers()
-        why_not = self._recovery.refuse(self._finished, self._ready.is_set())
+        why_not = self._refusal or self._recovery.refuse(self._finished, self._ready.is_set())
         if not why_not and self._replace_dispatcher():
             return self._dispatcher.socket
         with self._stopping:
@@ -419,8 +421,8 @@ class Engine:
                 with self._stopping:
                     self._finished = True
                     self._stopping.notify_all()
-            case m.Ready():
-                self._take_ready(message)
+            case m.Ready() | m.Refused():
+                self._take_start(message)
             case m.Reloaded():
                 self._take_reloaded(message)
 
@@ -433,7 +435,10 @@ class Engine:
             case m.Record():
                 self._guard(handle_record, message.fields)
 
-    def _take_ready(self, message: m.Ready) -> None:
+    def _take_start(self, message: m.Ready | m.Refused) -> None:
+        if isinstance(message, m.Refused):
+            self._refusal = message.detail
+            return
         known, self.problems = self.problems, message.problems
         self.hooks = dict(message.hooks)
         if self._ready.is_set():

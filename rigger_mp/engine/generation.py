@@ -19,6 +19,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
 from rigger_mp.engine.frames import read_frame
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.registry import Function, Placeable, Registry, is_archive, place
 from rigger_mp.engine.supervisor import Limits, Seat, SeatKind, Supervisor
 
@@ -41,6 +42,8 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        spool: the absolute path of the archive's spool, or ``""``.
+        synchronous: of the spool.
         max_output: bytes of hooks' output that may wait for the user's process.
         globals: version and chains of the global namespace, where another dispatcher had been at work.
         republish: the Manager does not have these.
@@ -58,7 +61,10 @@ class Boot:
     max_nesting: int
     overrides: dict[str, bool]
     hook_retries: dict[str, int]
+    default_retries: int = 0
     archive_retries: int = 0
+    spool: str = ""
+    synchronous: str = "normal"
     max_output: int = 8 << 20
     globals: tuple[int, Any] = (0, None)
     republish: bool = False
@@ -115,14 +121,18 @@ class Generation:
             setups = self._setups(self.living_in(slot.number))
             self._supervisor.add(slot, f"worker-{position}", self._kind, setups)
 
-    def start_archive(self) -> Slot | None:
-        """Start the archive's process if there is one to be and there is none yet; return its slot."""
+    def start_archive(self, job_marks: JobMarks | None) -> Slot | None:
+        """Start the archive's process if there is one to be and there is none yet; return its slot.
+
+        Args:
+            job_marks: where it notes which jobs it starts and ends, if there is a spool.
+        """
         archived = self.archived()
         if not archived or is_archive(self.slots[-1].number):
             return None
         slot = Slot(self._placement.archive, shared=False)
         self.slots.append(slot)
-        self._supervisor.add(slot, "archive", self._kind, self._setups(archived))
+        self._supervisor.add(slot, "archive", self._kind, self._setups(archived), job_marks)
         return slot
 
     def living_in(self, number: int) -> list[str]:
@@ -191,9 +201,8 @@ class Generation:
         plan = self._plans[hosted.ident]
         home = self._placement.archive if hosted.bg else self._placement.homes[hosted.ident]
         actor = "" if plan.stateless else f"{hosted.ident}@archive" if is_archive(home) else hosted.ident
-        retries = plan.max_retries or self.boot.hook_retries.get(hosted.event, 0)
-        if is_archive(home):
-            retries = retries or self.boot.archive_retries
+        default = self.boot.archive_retries if is_archive(home) else self.boot.default_retries
+        retries = plan.max_retries or self.boot.hook_retries.get(hosted.event, 0) or default
         concurrent = plan.stateless or hosted.concurrent
         return Function(
             hosted.function_id, hosted.label, hosted.ident, home, concurrent, hosted.reads, actor, retries

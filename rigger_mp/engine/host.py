@@ -7,6 +7,7 @@ up to date by the jobs themselves. Every ``BaseException`` of user code is caugh
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -299,7 +300,9 @@ class PluginHost:
             (local, placed), updates = encode_returned(called.label, returned)
             segments += placed
             return m.Result(local, updates, None, time.perf_counter() - start)
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in a hook fails that hook, no more
+        except BaseException as error:
+            if os.getpid() != self._forwarder.origin.pid:
+                raise  # a child that the function forked ends as any process does
             stage = called.stage if called else "hook"
             failure = describe_failure(error, called.label if called else function_id, stage)
             return m.Result(b"", b"", tuple(failure), time.perf_counter() - start)

@@ -65,6 +65,10 @@ class Journal:
         """Bytes kept."""
         return self._position - _BODY
 
+    def leave(self) -> None:
+        """In a child that a hook forked: touch the shared page no more."""
+        self._page = mmap.mmap(-1, SIZE)
+
     # -- the dispatcher's side ---------------------------------------------------------------------------
 
     @property

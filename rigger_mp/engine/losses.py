@@ -11,6 +11,7 @@ LOSS_NAMES = {
     m.WORKER_LOST: "WorkerLost",
     m.TIME_LIMIT: "TimeLimitExceeded",
     m.ENGINE_LOST: "EngineLost",
+    m.NOT_KEPT: "SpoolError",
 }
 """The exception's name of each status that is a loss."""
 

@@ -128,6 +128,10 @@ class Marks:
             (fired,) = _INT.unpack_from(self._memory, _ROWS_AT + row * _ROW.size + 8)
             self._set_row(row, 8, fired + 1)
 
+    def leave(self) -> None:
+        """In a child that a hook forked: touch the shared memory no more."""
+        self._memory = mmap.mmap(-1, memory_size(self.places))
+
     def _place(self, token: int) -> int:
         return _PLACES_AT + token % self.places * _INT.size
 

@@ -9,7 +9,7 @@ values (:mod:`rigger_mp.engine.descriptors`).
 ::
 
     user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Reloaded ManagerLost Stopped ───── dispatcher
+    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Refused Reloaded ManagerLost Stopped ── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -28,7 +28,7 @@ CommitEntry = tuple[Group, ...]
 Segments = tuple[Any, ...]
 """Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING = range(6)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT = range(7)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
@@ -215,6 +215,12 @@ class Reloaded(NamedTuple):
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+class Refused(NamedTuple):
+    """The dispatcher cannot start, for a reason that the user can do something about."""
+
+    detail: str
+
+
 class ManagerLost(NamedTuple):
     """The Manager takes no commits any more; nothing else is missing."""
 
@@ -234,7 +240,8 @@ class Job(NamedTuple):
     ``delta`` is what the host's replica of the globals lacks. ``overlay`` are the event's own uncommitted
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
     ``commit`` says that the host applies the updates of globals to its replica stage by stage.
-    ``token`` is that of the event, to be marked as started; 0: it is not marked.
+    ``token`` is that of the event, to be marked as started; 0: it is not marked. ``kept`` is the
+    ``(key, attempt)`` of a job that the spool keeps.
     """
 
     job: int
@@ -251,6 +258,7 @@ class Job(NamedTuple):
     depth: int
     token: int = 0
     segments: Segments = ()
+    kept: tuple[int, int] | None = None
 
 
 class Host(NamedTuple):
@@ -336,7 +344,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Output, Record, Answer, Ready, Reloaded, ManagerLost, Stopped,
+        Outcome, Squashed, Log, Output, Record, Answer, Ready, Refused, Reloaded, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -92,6 +92,10 @@ class LineStream(io.RawIOBase):
             self.finish_line()
         return len(data)
 
+    def forget_line(self) -> None:
+        """Drop what has no end of line yet: another process sends it."""
+        self._begun = b""
+
     def finish_line(self) -> None:
         """Send what has no end of line yet."""
         if self._begun:
@@ -159,6 +163,11 @@ class Forwarder:
     def begin(self, job: m.Job) -> None:
         """Note the event that runs from now on."""
         self.origin.hook, self.origin.event = job.hook, job.token
+
+    def forget_lines(self) -> None:
+        """Drop, in a child that a hook forked, the lines that its parent has begun."""
+        for stream in self._streams:
+            stream.forget_line()
 
     def finish_lines(self) -> None:
         """Send lines that a function has begun and not ended."""

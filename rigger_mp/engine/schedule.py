@@ -28,9 +28,18 @@ from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, Activity, Kind, Slot, Swap, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.losses import failures_of
+from rigger_mp.engine.handover import (
+    Handover,
+    UnrunnableError,
+    background_activity,
+    change_at_end,
+    hand_over,
+    revive,
+)
+from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
+from rigger_mp.engine.losses import failures_of, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
-from rigger_mp.engine.registry import Function, Plan, Registry, Stage
+from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archive
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
@@ -49,6 +58,8 @@ class Scheduler:
         max_nesting: how deep hooks may fire hooks.
         queue_size: how many nested events may wait.
         copies: the slots that hold a copy of each instance.
+        durable: background functions are kept in a spool: an event that hands some over goes on once
+            :meth:`kept` or :meth:`not_kept` is told of them.
 
     Attributes:
         counters: what has happened.
@@ -60,6 +71,8 @@ class Scheduler:
             the instance is made again; likewise.
         nested: nested events that have not ended.
         background: background handlers that have not ended.
+        handed: what events want kept; whoever tells of their being kept takes them out.
+        changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
 
     def __init__(
@@ -73,6 +86,7 @@ class Scheduler:
         max_nesting: int = 1000,
         queue_size: int = 10_000,
         copies: Mapping[str, tuple[int, ...]] | None = None,
+        durable: bool = False,
     ) -> None:
         self.registry = registry
         self.log = log
@@ -83,12 +97,15 @@ class Scheduler:
         self.max_nesting = max_nesting
         self.queue_size = queue_size
         self.copies = dict(copies or {})
+        self.durable = durable
         self.outcomes = Outcomes()
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
         self.configured: list[tuple[str, bytes]] = []
+        self.handed: list[Handover] = []
+        self.changes: list[Change] = []
         self._turns = Turns(self._make_ready)
         self._waiting: deque[Activity] = deque()
         self._deferred: list[m.CommitEntry] = []
@@ -100,6 +117,7 @@ class Scheduler:
         self._chain: int | None = None
         self._job = 0
         self._staged: dict[int, frozenset[str]] = {}
+        self._held = False
 
     # -- what comes in -----------------------------------------------------------------------------------
 
@@ -160,6 +178,7 @@ class Scheduler:
         Until the swap it gets nothing but the ``configure`` calls whose turn comes meanwhile.
         """
         self.slots[slot.number] = slot
+        slot.held = self._held and is_archive(slot.number)
         self._staged[slot.number] = frozenset(idents)
 
     def unstage(self, slots: Iterable[Slot]) -> None:
@@ -303,8 +322,10 @@ class Scheduler:
     # -- steps of an event -------------------------------------------------------------------------------
 
     def _next_step(self, event: Activity) -> None:
-        if event.step == event.plan.handover and event.plan.background:
+        if event.step == event.plan.handover and event.plan.background and not event.handed:
             self._hand_over(event)
+            if self.durable:
+                return
         steps = event.steps()
         if event.step >= len(steps):
             self._end(event, m.OK)
@@ -420,27 +441,61 @@ class Scheduler:
     # -- background --------------------------------------------------------------------------------------
 
     def _hand_over(self, event: Activity) -> None:
-        plan = event.plan
+        event.handed = True
         if event.token:
             self.begun.append(event.token)
-        pinned = self.log.pin(plan.background_reads)
-        for function in plan.background:
-            child = Activity(Kind.BACKGROUND, 0, plan, event.arguments, depth=event.depth, ordered=False)
-            child.updates, child.overlay, child.pinned = event.updates, event.overlay, pinned
-            child.segments, child.update_segments = event.segments, event.update_segments
-            self.background += 1
-            self._turns.queue(self._handed_task(event, child, function))
+        handover = hand_over(event, self.log.pin(event.plan.background_reads))
+        if self.durable:
+            self.handed.append(handover)
+        else:
+            self._queue_handed(handover, [0] * len(handover.jobs))
 
-    def _handed_task(self, event: Activity, child: Activity, function: Function) -> Task:
+    def kept(self, handover: Handover, keys: Iterable[int]) -> None:
+        """Note that the spool keeps what an event handed over, by these keys; the event goes on."""
+        self._queue_handed(handover, keys)
+        self._next_step(handover.event)
+
+    def not_kept(self, handover: Handover, detail: str) -> None:
+        """Note that the spool cannot keep what an event handed over: it is not run, and the event ends."""
+        self._end(handover.event, m.NOT_KEPT, detail=detail)
+
+    def _queue_handed(self, handover: Handover, keys: Iterable[int]) -> None:
+        event = handover.event
+        for function, job, key in zip(event.plan.background, handover.jobs, keys, strict=True):
+            child = background_activity(event.plan, job.payload, event.depth, key)
+            actors = frozenset((function.actor,)) & event.tickets
+            if actors:
+                self._turns.transfer(event, child, actors)
+            self._queue_background(child, function, actors)
+
+    def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
-        actors = frozenset((function.actor,)) & event.tickets
-        if actors:
-            self._turns.transfer(event, child, actors)
-        return Task(child, stages, function.home, actors, self.table.estimate(stages))
+        self.background += 1
+        self._turns.queue(Task(child, stages, function.home, actors, self.table.estimate(stages)))
+
+    def resume(self, job: KeptJob) -> None:
+        """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""
+        try:
+            child, function = revive(job, self.registry.plan(job.hook))
+        except UnrunnableError as problem:
+            self.changes.append(Died(job.key, job.attempts, str(problem), ""))
+            record = loss_record(job.label, problem.type_name, str(problem), stage="background")
+            self.outcomes.squashed(job.hook, (record,))
+        else:
+            self._queue_background(child, function)
+
+    def hold_archive(self, held: bool) -> None:
+        """Send the archive no more jobs, or do so again: what becomes of them could not be written down."""
+        self._held = held
+        for slot in self.slots.values():
+            if is_archive(slot.number):
+                slot.held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
         self.background -= 1
         (result,) = results[0]
+        if task.activity.key:
+            self.changes.append(change_at_end(task.activity, result[2]))
         if result[2] is not None:
             self.outcomes.squashed(task.activity.plan.hook, (result[2],))
         elif result[1]:
@@ -495,6 +550,7 @@ class Scheduler:
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
             activity.token if activity.kind is Kind.EVENT else 0, activity.segments + activity.update_segments,
+            (activity.key, activity.retries) if activity.key else None,
         )  # fmt: skip
 
     def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:
@@ -513,16 +569,21 @@ class Scheduler:
         if activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
-        elif activity.retries < max((f.max_retries for stage in task.stages for f in stage), default=0):
-            activity.retries += 1
-            self.table.put_back(slot, task)
-        else:
+            return
+        activity.retries += 1
+        if activity.retries > max((f.max_retries for stage in task.stages for f in stage), default=0):
             self._fail_task(task, status, detail)
+            return
+        if activity.key:
+            self.changes.append(Interrupted(activity.key))
+        self.table.put_back(slot, task)
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
         if activity.kind is Kind.BACKGROUND:
             self.background -= 1
+            if activity.key:
+                self.changes.append(Died(activity.key, activity.retries, detail, ""))
             self.outcomes.lose_background(task, status, detail)
         elif activity.kind is Kind.CONFIGURE:
             activity.unfinished -= 1

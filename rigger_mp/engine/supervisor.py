@@ -20,6 +20,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.segments import most_open
@@ -72,6 +73,7 @@ class Seat:
             ``time.monotonic``.
         end_by: until when, by ``time.monotonic``, its process may end by itself: there will be no other;
             0: it is needed.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
     slot: Slot
@@ -89,6 +91,7 @@ class Seat:
     restarts: int = 0
     starts_failed: deque[float] = field(default_factory=deque)
     past_jobs: int = 0
+    job_marks: JobMarks | None = None
     row: int = ROWS
     nested: int = 0
     end_by: float = 0.0
@@ -128,9 +131,16 @@ class Supervisor:
         self.time_limited = False
         self.may_retire = False
 
-    def add(self, slot: Slot, name: str, kind: SeatKind, instances: Iterable[tuple[str, bytes]]) -> Seat:
+    def add(
+        self,
+        slot: Slot,
+        name: str,
+        kind: SeatKind,
+        instances: Iterable[tuple[str, bytes]],
+        job_marks: JobMarks | None = None,
+    ) -> Seat:
         """Add a slot and start its first process."""
-        seat = Seat(slot, name, kind, list(instances))
+        seat = Seat(slot, name, kind, list(instances), job_marks=job_marks)
         self.seats[slot.number] = seat
         self.time_limited |= kind.limits.time_limited
         self.may_retire |= kind.limits.max_tasks_per_child is not None
@@ -141,7 +151,7 @@ class Supervisor:
         """Fill a seat with a new process and have it make its instances."""
         seat.row = self._rows.pop() if self._rows else ROWS
         # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
-        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name)
+        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name, job_marks=seat.job_marks)
         seat.process = WorkerProcess(seat.name, main, self._marks.fd)
         self._marks.add_process(seat.row, seat.process.pid)
         seat.reader = SocketReader(seat.process.socket)

@@ -11,6 +11,7 @@ get old, or when they get large. What is in the journal survives the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -23,6 +24,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
 from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
+from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import Forwarder
@@ -46,15 +48,19 @@ class Worker:
         journal: the page shared with the dispatcher.
         marks: the memory that outlives the dispatcher.
         row: where it counts the nested events that this process fires.
+        job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
-    def __init__(self, name: str, fd: int, journal: Journal, marks: Marks, row: int) -> None:
+    def __init__(
+        self, name: str, fd: int, journal: Journal, marks: Marks, row: int, *, job_marks: JobMarks | None = None
+    ) -> None:
         self._fd = fd
         self._socket = socket.socket(fileno=fd)
         self._reader = SocketReader(self._socket)
         self._journal = journal
         self._marks = marks
         self._row = row
+        self._job_marks = job_marks
         self._writing = threading.RLock()
         self._pid = os.getpid()
         self._forwarder = Forwarder(name, self._send_now)
@@ -65,6 +71,20 @@ class Worker:
         self._recent: tuple[Segment, ...] = ()
         self._arrival = select.poll()
         self._arrival.register(fd, select.POLLIN)
+        os.register_at_fork(after_in_child=self._become_fork)
+
+    def _become_fork(self) -> None:
+        """In a child that a hook forked: nothing of the engine's is shared with it."""
+        with contextlib.suppress(OSError):  # the hook may have closed it, or this is a child's child
+            os.close(self._fd)
+        self._journal.leave()
+        self._marks.leave()
+        self._forwarder.forget_lines()
+
+    def _leave_fork(self) -> None:
+        """End a child that a hook forked where it comes back from user code: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            raise SystemExit(0)
 
     def run(self) -> None:
         """Serve until the dispatcher closes the socket."""
@@ -82,7 +102,9 @@ class Worker:
             case m.Job():
                 self._run(message)
             case m.Host():
-                self._send_now(self._host.host(message))
+                hosted = self._host.host(message)
+                self._leave_fork()
+                self._send_now(hosted)
             case m.Load():
                 self._host.load(message)
             case m.Forget():
@@ -92,14 +114,25 @@ class Worker:
         self._journal.begin(job.job)
         if job.token:
             self._marks.start(job.token)
-        complete: m.Job = self._reader.complete(job)
-        self._recent = complete.segments
-        done = self._host.run(complete)
-        with self._writing:
-            self._keep(done)
+        if job.kept is not None and self._job_marks is not None:
+            place = self._job_marks.start(*job.kept)
+            failed = self._run_and_keep(job)
+            self._job_marks.end(place, failed=failed)
+        else:
+            self._run_and_keep(job)
         self._journal.begin(0)
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
+
+    def _run_and_keep(self, job: m.Job) -> bool:
+        """Run a job and keep its results; tell whether a function failed."""
+        complete: m.Job = self._reader.complete(job)
+        self._recent = complete.segments
+        done = self._host.run(complete)
+        self._leave_fork()
+        with self._writing:
+            self._keep(done)
+        return any(result[2] is not None for stage in done.results for result in stage)
 
     def _keep(self, done: m.Done) -> None:
         if done.segments:
@@ -144,13 +177,17 @@ def resident_memory() -> int:
     return memory
 
 
-def worker_main(fd: int, journal: Journal, marks: Marks, row: int, name: str) -> None:
+def worker_main(
+    fd: int, journal: Journal, marks: Marks, row: int, name: str, *, job_marks: JobMarks | None = None
+) -> None:
     """Run a worker in this process, which was forked for it; never returns."""
     status = 1
     try:
         forget_inherited()
-        Worker(name, fd, journal, marks, row).run()
+        Worker(name, fd, journal, marks, row, job_marks=job_marks).run()
         status = 0
+    except SystemExit as error:  # of a child that a hook forked
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except (ConnectionError, KeyboardInterrupt):
         pass  # the dispatcher is gone: so is the reason to be here
     except BaseException:  # noqa: BLE001 - the process ends here, and somebody should learn why

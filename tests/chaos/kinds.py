@@ -93,6 +93,7 @@ ALL = (
     _alone("stubborn", 2, HOOK_ERROR),
     _alone("poison", 2, local=True),
     _alone("brood", 2),
+    _alone("twins", 2),
 )
 
 BY_NAME = {kind.name: kind for kind in ALL}

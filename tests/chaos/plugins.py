@@ -262,7 +262,7 @@ class Rogue(Ledgered):
     stateless = True
     hooks = (
         "retried", "leave", "vanish", "segfault", "hang", "nearly", "leak", "garbage", "unpicklable",
-        "stubborn", "poison", "brood",
+        "stubborn", "poison", "brood", "twins",
     )  # fmt: skip
 
     def plugin_initialize(self) -> None:
@@ -335,6 +335,12 @@ class Rogue(Ledgered):
         note(self.ledger, "child", child.pid)
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         return self.run(event, "brood")
+
+    def twins(self, event: str) -> Any:
+        """Return in two processes."""
+        self.ran(event, "twins")
+        os.fork()
+        return self.done(event, "twins")
 
 
 CLASSES: dict[str, type[RiggerBasePlugin]] = {
