@@ -220,7 +220,7 @@ def _unknown_plugin(site: Site) -> None:
 
 
 def _fixed_keys(site: Site) -> None:
-    site.write_config(queue_size=5, list_merge="replace")
+    site.write_config(queue_size=5, list_merge="replace", max_output=1, archive="{spool: jobs.spool}")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def _fixed_keys(site: Site) -> None:
         (_break_yaml, ConfigError, "rigger.yaml:2"),
         (_mistake, ConfigError, "workers is 'many'"),
         (_unknown_plugin, PluginError, "did you mean 'plug'"),
-        (_fixed_keys, ConfigError, r"(?s)queue_size: .*list_merge: "),
+        (_fixed_keys, ConfigError, r"(?s)queue_size: .*list_merge: .*max_output: .*archive.spool: "),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -316,10 +316,12 @@ def test_events_before_end_on_the_old_code_and_events_are_accepted_meanwhile(sit
         assert not reloading.is_alive()
 
 
+@pytest.mark.parametrize("archive", ["{}", "{spool: jobs.spool}"])
 def test_background_handlers_that_wait_are_finished_by_the_old_archive_before_the_new_one_begins(
-    site: Site, tmp_path: Path
+    site: Site, tmp_path: Path, archive: str
 ) -> None:
     log = tmp_path / "log"
+    site.write_config(archive=archive)
     with site.rigger() as rigger:
         for number in range(20):
             rigger.fire_hook("archive", log=str(log), number=number, seconds=0.05)
