@@ -192,9 +192,10 @@ class Rigger:
         after this method has returned runs with the new. The old processes then end; background handlers that
         still wait in the old archive process are finished there, before the new one begins.
 
-        Instances start with fresh state, and get the ``configure`` calls recorded for their names. Callbacks are kept;
-        those that are not ``concurrent`` start with fresh state, too. The global namespace is kept. A second
-        reload waits for the first.
+        The new instances are made while the old ones still serve: what only one process can have, such as a port,
+        had better be taken when it is first needed. They start with fresh state, and get the ``configure`` calls
+        recorded for their names. Callbacks are kept; those that are not ``concurrent`` start with fresh state,
+        too. The global namespace is kept. A second reload waits for the first.
 
         If anything is wrong, the old configuration and the old processes stay, untouched. An instance that does not
         work is only tolerated where it had not worked before, and not with ``strict: true``.
