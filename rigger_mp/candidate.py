@@ -16,7 +16,7 @@ from rigger_mp.errors import ConfigError, PluginError
 
 Config = Mapping[str, Any]
 
-_FIXED = ("queue_size", "list_merge", "max_output")
+_FIXED = ("queue_size", "list_merge", "max_output", "retry_delay")
 """Keys that what runs already was built with; so were those of the server."""
 
 

@@ -68,6 +68,7 @@ class Settings:
     graceful_timeout: float = 25.0
     time_limit: float | None = None
     max_retries: int = 0
+    retry_delay: float = 0.1
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     max_restarts: int = 5

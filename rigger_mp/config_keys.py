@@ -73,7 +73,11 @@ TIME_LIMIT = Key(
     nullable=True,
 )
 MAX_RETRIES = Key(
-    "max_retries", ("integer",), "how often an event is run again whose process died", default=0, minimum=0
+    "max_retries",
+    ("integer",),
+    "how often an event is run again whose process died; then it is quarantined",
+    default=0,
+    minimum=0,
 )
 
 INSTANCE_KEYS = (
@@ -177,6 +181,14 @@ KEYS = (
     ),
     TIME_LIMIT,
     MAX_RETRIES,
+    Key(
+        "retry_delay",
+        ("number",),
+        "seconds, at most, until the first retry; the next waits up to twice as long, and so on up to 50 times",
+        default=0.1,
+        minimum=0,
+        maximum=1e6,
+    ),
     Key(
         "max_tasks_per_child",
         ("integer",),

@@ -138,6 +138,14 @@ class WorkerLost(EventLost):
     """Raised when the process that ran the event died: killed, exited, or crashed."""
 
 
+class EventQuarantined(WorkerLost):
+    """Raised when the event's process died at every attempt that ``max_retries`` allows: it is not run again."""
+
+
+class WorkerNotStarted(EventLost, StartError):
+    """Raised when the event needs a process that has been given up, because it could not be started."""
+
+
 class TimeLimitExceeded(EventLost):
     """Raised when the event ran longer than its ``time_limit`` and its process was killed."""
 

@@ -208,7 +208,7 @@ class Rigger:
 
         Raises:
             ConfigError: the configuration is wrong, or changes what only a restart can: ``queue_size``, ``list_merge``,
-                ``max_output``, ``archive.spool``, or of a running server anything that begins with ``server_``.
+                ``max_output``, ``retry_delay``, ``archive.spool``, or of a running server what begins with ``server_``.
             PluginError: an instance cannot be made.
             StartError: a process failed to start.
             NotRunningError: the engine is not started, or stopped meanwhile.
@@ -608,10 +608,10 @@ class Rigger:
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
     def _try_submit(
-        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None, since: int
     ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter, note)
+        return self._running().try_submit(hook, arguments, waiter, note, since)
 
     def _open_store(self, settings: Settings) -> EventStore | None:
         path = self.config.get("server_store")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from scheduler_model import Accepted, Call, Execution, World
@@ -22,6 +23,7 @@ def check_history(world: World) -> None:
     check_order(world)
     check_generations(world)
     check_actors(world)
+    check_retries(world)
     check_commits(world)
     check_globals(world)
     check_background(world)
@@ -59,6 +61,8 @@ def _check_status(world: World, accepted: Accepted) -> None:
         gone = world.anything_gone
         culprits = [run for run in world.executions if run.event == accepted.number and run.lost]
         assert gone or any(not run.background for run in culprits), "an event was lost that ran nowhere"
+        if outcome.status == m.QUARANTINED:
+            assert sum(not run.background for run in culprits) > 1
 
 
 def check_kept(world: World) -> None:
@@ -127,6 +131,33 @@ def check_actors(world: World) -> None:
                 events.append(run.event)
     for actor, events in first.items():
         assert events == sorted(events), f"{actor} saw {events}"
+
+
+def check_retries(world: World) -> None:
+    """What lost its process runs again as often as it may, and nothing later reaches its instances meanwhile."""
+    tasks: dict[tuple[int, tuple[tuple[str, ...], ...]], list[Execution]] = {}
+    for run in (run for run in world.executions if run.job.stages):
+        tasks.setdefault((run.event, run.job.stages), []).append(run)
+    for runs in tasks.values():
+        *lost, last = runs
+        assert all(run.lost for run in lost), "something ran again that was not lost"
+        functions = [world.functions[id_] for stage in last.job.stages for id_ in stage]
+        assert len(lost) <= max(function.max_retries for function in functions)
+    _check_turns(tasks.values())
+
+
+def _check_turns(tasks: Iterable[list[Execution]]) -> None:
+    contacts: dict[str, dict[int, tuple[int, int]]] = {}
+    for runs in tasks:
+        for actor in {call.function.actor for run in runs for call in run.calls if call.function.actor}:
+            first = runs[0].start, runs[-1].start
+            events = contacts.setdefault(actor, {})
+            events[runs[0].event] = min(first, events.get(runs[0].event, first))
+    for actor, events in contacts.items():
+        latest = 0
+        for event, (start, final) in sorted(events.items()):
+            assert start > latest, f"event {event} reached {actor} before an earlier one was done with its retries"
+            latest = max(latest, final)
 
 
 def _commit_owners(world: World) -> list[set[int]]:

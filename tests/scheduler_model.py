@@ -22,7 +22,7 @@ from rigger_mp.encoding import (
     load_part,
 )
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import Slot, Swap
+from rigger_mp.engine.activity import Slot, Swap, Task
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
 from rigger_mp.engine.kept_jobs import Change, Interrupted
 from rigger_mp.engine.registry import ANY, Function, Plan, Registry
@@ -124,6 +124,7 @@ class World:
         self.anything_gone = False
         self.staged: set[int] = set()
         self.generations: dict[int, int] = {}
+        self.delayed: list[Task] = []
         for function in functions:
             if rng.random() < 0.7:  # it ran before
                 self.scheduler.table.estimates.record(function, 0.00005)
@@ -207,6 +208,18 @@ class World:
             host.running.lost, host.running.end = True, self._tick()
         self.scheduler.slot_lost(slot, started, m.WORKER_LOST, "killed")
 
+    def retry(self, pick: int) -> None:
+        """Let a task that lost its process be run again."""
+        self._take_delayed()
+        if self.delayed:
+            self.scheduler.retry(self.delayed.pop(pick % len(self.delayed)))
+
+    def _take_delayed(self) -> None:
+        for task, retry in self.scheduler.delayed:
+            assert 1 <= retry <= max(f.max_retries for stage in task.stages for f in stage)
+            self.delayed.append(task)
+        self.scheduler.delayed.clear()
+
     def give_up(self, slot: Slot) -> None:
         self.anything_gone = True
         self.scheduler.slot_gone(slot, "restarted too often")
@@ -221,6 +234,7 @@ class World:
             assert slot.up
             self.hosts[slot.number].inbox.append(job)
         self._check_budget()
+        self._take_delayed()
         self._note_changes()
         for message in self.scheduler.messages:
             if isinstance(message, m.Outcome):

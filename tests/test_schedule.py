@@ -240,6 +240,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.world.lose(slot)
 
     @rule(pick=st.integers(0, 1000))
+    def retry(self, pick: int) -> None:
+        self.world.retry(pick)
+
+    @rule(pick=st.integers(0, 1000))
     def bring_up(self, pick: int) -> None:
         down = [slot for slot in self.slots if not slot.up and not slot.gone]
         if down:
@@ -272,8 +276,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not slot.up and not slot.gone:
                 self.world.bring_up(slot)
         self.world.pump()
-        while self._work_a_little(self.world.rng.randrange(1000)):
-            pass
+        while self._work_a_little(self.world.rng.randrange(1000)) or self.world.delayed:
+            if not self.world.rng.randrange(10):
+                self.world.retry(self.world.rng.randrange(1000))
         self.world.pump()
         while self._work_a_little(1):
             pass

@@ -61,6 +61,21 @@ class Bench:
             self.scheduler.done(slot, job.job, results)
             self.pump()
 
+    def lose_next(self) -> None:
+        """Send what may be sent, and lose the process that gets the first of it."""
+        slot, job = self.pump()[0]
+        self.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+        self.scheduler.slot_up(slot)
+        self.sent = [(other, sent) for other, sent in self.sent if other is not slot]
+
+    def retry(self) -> list[int]:
+        """Give back what waits for its retry; return how many retries each has had then."""
+        delayed = self.scheduler.delayed[:]
+        self.scheduler.delayed.clear()
+        for task, _ in delayed:
+            self.scheduler.retry(task)
+        return [retry for _, retry in delayed]
+
     def measured(self, *hooks: str) -> Bench:
         for hook in hooks:
             self.fire(hook)
@@ -171,14 +186,98 @@ def test_a_run_moves_to_another_worker_when_its_own_is_given_up() -> None:
 def test_max_retries_counts_the_losses_that_an_event_survives(ordered: tuple[str, ...]) -> None:
     bench = Bench(("add", "a", 0), max_retries=2, ordered=ordered)
     bench.fire("add")
-    for _ in range(3):
-        ((slot, job),) = bench.pump()
-        assert bench.outcomes() == []
-        bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
-        bench.scheduler.slot_up(slot)
-    assert bench.outcomes() == [(1, m.WORKER_LOST)]
+    for retry in (1, 2, 3):
+        bench.lose_next()
+        if retry < 3:
+            assert bench.outcomes() == []
+            assert bench.pump() == [], "it must wait until it is given back"
+            assert not bench.scheduler.idle
+            assert bench.retry() == [retry]
+    assert bench.outcomes() == [(1, m.QUARANTINED)]
     assert bench.pump() == []
     assert bench.scheduler.idle
+
+
+def test_an_event_that_has_no_retries_is_lost_at_once() -> None:
+    bench = Bench(("add", "a", 0))
+    bench.fire("add")
+    bench.lose_next()
+    assert bench.retry() == []
+    assert bench.outcomes() == [(1, m.WORKER_LOST)]
+
+
+def test_an_ordered_event_that_waits_for_its_retry_holds_up_all_later_ones() -> None:
+    bench = Bench(("add", "free", ANY), ("own", "a", 1), ordered=("add",), max_retries=1).measured("add", "own")
+    bench.fire("add", 3)
+    bench.fire("own")
+    bench.lose_next()
+    bench.fire("add", 2)
+    assert bench.pump() == []
+    bench.retry()
+    assert [job.hook for _, job in bench.pump()][:3] == ["add"] * 3
+    bench.finish()
+    assert bench.outcomes() == [(token, m.OK) for token in range(3, 9)]
+
+
+def test_only_what_must_not_overtake_waits_behind_a_retry() -> None:
+    functions = [("x", "a", 0), ("y", "b", 0), ("both", "a", 0), ("both", "b", 0), ("free", "f", ANY)]
+    bench = Bench(*functions, max_retries=1, workers=1).measured("x", "y", "both", "free")
+    bench.fire("x")
+    bench.lose_next()
+    for hook in ("y", "x", "both", "y", "free"):
+        bench.fire(hook)
+    assert [job.hook for _, job in bench.pump()] == ["y", "free"]
+    bench.finish()
+    bench.fire("y")
+    assert bench.pump() == []
+    bench.retry()
+    assert [job.hook for _, job in bench.pump()] == ["x", "x", "both", "y", "y"]
+    bench.finish()
+    assert bench.scheduler.idle
+
+
+def test_what_was_sent_keeps_its_place_before_what_waits_behind_a_retry() -> None:
+    functions = [("x", "a", 0), ("y", "b", 0), ("both", "a", 0), ("both", "b", 0)]
+    bench = Bench(*functions, max_retries=1, workers=1).measured("x", "y", "both")
+    bench.fire("x")
+    bench.lose_next()
+    for hook in ("y", "both"):
+        bench.fire(hook)
+    ((slot, _),) = bench.pump()
+    bench.scheduler.slot_lost(slot, 0, m.WORKER_LOST, "killed")
+    bench.sent.clear()
+    bench.scheduler.slot_up(slot)
+    bench.retry()
+    assert [job.hook for _, job in bench.pump()] == ["y", "x", "both"]
+
+
+def test_a_retry_ends_with_its_slot() -> None:
+    bench = Bench(("add", "a", 0), ("free", "f", ANY), max_retries=1)
+    for hook in ("add", "free"):
+        bench.fire(hook)
+        bench.lose_next()
+    for slot in bench.slots[:2]:
+        bench.scheduler.slot_lost(slot, 0, m.WORKER_LOST, "killed")
+        bench.scheduler.slot_gone(slot, "restarted too often")
+    assert bench.outcomes() == [(1, m.NOT_STARTED), (2, m.NOT_STARTED)]
+    assert bench.retry() == [1, 1]
+    assert bench.pump() == []
+    assert bench.scheduler.idle
+
+
+def test_configure_waits_behind_a_retry_of_its_background_instance() -> None:
+    copies = {"a": (ARCHIVE,), "b": (ARCHIVE,)}
+    bench = Bench(("add", "a", ARCHIVE), ("other", "b", ARCHIVE), max_retries=1, copies=copies)
+    bench.fire("add")
+    bench.lose_next()
+    bench.scheduler.accept_configure(m.Configure(7, "b", NOTHING))
+    ((slot, job),) = bench.pump()
+    assert job.hook == "b"
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    bench.scheduler.accept_configure(m.Configure(8, "a", NOTHING))
+    assert bench.pump() == []
+    bench.retry()
+    assert [job.hook for _, job in bench.pump()] == ["add"]
 
 
 def test_configure_is_not_sent_again_to_who_replays_it() -> None:
@@ -237,7 +336,7 @@ def test_thousands_of_turns_may_fail_at_once() -> None:
     bench.scheduler.slot_lost(slot, slowest[1].job, m.WORKER_LOST, "killed")
     bench.scheduler.slot_gone(slot, "restarted too often")
     bench.finish()
-    assert sorted(bench.outcomes()) == [(token, m.WORKER_LOST) for token in range(1, 3001)]
+    assert sorted(bench.outcomes()) == [(1, m.WORKER_LOST), *((token, m.NOT_STARTED) for token in range(2, 3001))]
     assert bench.scheduler.idle
 
 
@@ -250,7 +349,7 @@ def test_no_work_at_all_is_left_for_any_worker() -> None:
     bench.fire("add")
     bench.sent.clear()
     assert bench.pump() == []
-    assert sorted(bench.outcomes()) == [(token, m.WORKER_LOST) for token in range(1, 5)]
+    assert sorted(bench.outcomes()) == [(1, m.WORKER_LOST), *((token, m.NOT_STARTED) for token in (2, 3, 4))]
 
 
 # -- nested events ---------------------------------------------------------------------------------------
@@ -366,7 +465,8 @@ def test_a_kept_job_is_resumed_as_the_attempt_that_it_is() -> None:
     ((slot, job),) = bench.pump()
     assert (slot.number, job.kept, job.stages) == (ARCHIVE, (3, 2), (("later.work",),))
     bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
-    assert bench.scheduler.changes == [Died(3, 3, "killed", "")]
+    (died,) = bench.scheduler.changes
+    assert died == Died(3, 3, "killed; quarantined after 3 attempts (max_retries)", "")
     assert bench.scheduler.idle
 
 

@@ -24,7 +24,7 @@ finish what was accepted, and end; a second signal kills everything.
 SIGHUP reloads: the configuration is read again and every plugin imported anew, in new processes, which take over
 while events keep flowing; none is lost, none runs twice. If anything is wrong with the new configuration or a
 plugin, standard error says what, and the old ones go on serving. What only a restart can change is refused, too:
-queue_size, list_merge, max_output, archive.spool, server_...
+queue_size, list_merge, max_output, retry_delay, archive.spool, server_...
 """
 _EPILOG = """\
 A line on standard error says when it is ready, and where, and what became of a reload. A service manager is told,

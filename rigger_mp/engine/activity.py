@@ -10,8 +10,11 @@ from itertools import groupby
 from typing import Any
 
 from rigger_mp.engine.messages import Group, Segments
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
 from rigger_mp.namespace import Chain
+
+_ORDERED, _CONCURRENT = frozenset(("",)), frozenset[str]()
 
 
 class Kind(Enum):
@@ -42,7 +45,9 @@ class Activity:
         results: of the present step, by function.
         postponed: tasks of the present step that run after one another (``threaded: false``).
         tickets: stateful instances whose turn it still awaits.
+        retries: how often a process died under it, each time but the last followed by another try.
         lost: ``(status, detail)`` once a process died under it.
+        since: the version of the globals from which its sender wants to go on, -1: it does not.
         replica: the slot that applies its updates of globals as they are made.
         swap: the generation that takes over when it starts.
         handed: its background functions have been handed over.
@@ -69,6 +74,7 @@ class Activity:
     tickets: set[str] = field(default_factory=set)
     retries: int = 0
     lost: tuple[int, str] | None = None
+    since: int = -1
     replica: Slot | None = None
     segments: Segments = ()
     update_segments: Segments = ()
@@ -103,6 +109,15 @@ class Task:
         """The functions' ids by stage."""
         return tuple(tuple(function.id for function in stage) for stage in self.stages)
 
+    @property
+    def order_keys(self) -> frozenset[str]:
+        """What it shares with the tasks that must not overtake it in its slot, nor it them."""
+        if self.activity.kind is Kind.CONFIGURE:
+            return frozenset((self.activity.plan.hook,))
+        stateful = (function for stage in self.stages for function in stage if function.actor)
+        shared = _ORDERED if self.activity.ordered else _CONCURRENT
+        return shared.union(function.ident or function.actor for function in stateful)
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -129,7 +144,7 @@ class Slot:
     held: bool = False
     gone: str = ""
     version: int = 0
-    ready: deque[Task] = field(default_factory=deque)
+    ready: ReadyQueue = field(default_factory=ReadyQueue)
     outstanding: dict[int, Task] = field(default_factory=dict)
     load: float = 0.0
     unmeasured: int = 0

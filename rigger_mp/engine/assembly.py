@@ -98,8 +98,10 @@ class Assembly:
         seat.starts_failed.clear()
         self.scheduler.slot_up(seat.slot)
         generation = self._generation_of(seat)
+        again = generation.ready
+        told = [_not_again(*found) for found in message.problems if again and found[0] not in seat.left_out]
         generation.take_hosted(message)
-        return self._check_ready(generation)
+        return [*told, *self._check_ready(generation)]
 
     def _generation_of(self, seat: Seat) -> Generation:
         return next(generation for generation in self._generations if seat.slot in generation.slots)
@@ -244,13 +246,25 @@ class Assembly:
             return []
         generation = self._generation_of(seat)
         starting = instance is not None
-        if instance is not None and 0 <= instance < len(seat.instances) and not generation.ready:
-            generation.leave_out(seat, instance, f"{detail} while initialising it")
+        blamed = instance is not None and 0 <= instance < len(seat.instances)
+        ident = seat.instances[instance or 0][0] if blamed else ""
+        if ident and not generation.ready:
+            generation.give_up(ident, f"{detail} while initialising it")
         if self._supervisor.may_restart(seat, starting):
             self._supervisor.start(seat)
             return []
+        if ident and generation.ready:
+            return self._leave_out(seat, ident, detail)
         self.scheduler.slot_gone(seat.slot, f"{seat.name} cannot be started: {detail} while starting")
         return [m.Log(f"{seat.name} is given up: {detail} while starting"), *self._check_ready(generation)]
+
+    def _leave_out(self, seat: Seat, ident: str, detail: str) -> list[Any]:
+        """Go on without an instance that keeps ending its process while it is made; its events fail by its name."""
+        seat.instances = [entry for entry in seat.instances if entry[0] != ident]
+        seat.left_out[ident] = f"{detail} while initialising it"
+        seat.starts_failed.clear()
+        self._supervisor.start(seat)
+        return [_not_again(ident, f"{seat.left_out[ident]}; it is left out")]
 
     # -- statistics --------------------------------------------------------------------------------------
 
@@ -294,3 +308,7 @@ class Assembly:
             "busy_seconds": seat.slot.busy,
             "restarts": seat.restarts,
         }
+
+
+def _not_again(ident: str, problem: str) -> m.Log:
+    return m.Log(f"instance {ident!r} could not be initialised again: {problem}")

@@ -49,6 +49,7 @@ def build_boot(
         max_nesting=settings.max_nesting,
         overrides=_by_hook(settings, "concurrent"),
         hook_retries=_by_hook(settings, "max_retries"),
+        retry_delay=settings.retry_delay,
         default_retries=settings.max_retries,
         archive_retries=settings.archive.get("max_retries", settings.max_retries),
         spool=os.fspath(spool_path(settings, base) or ""),

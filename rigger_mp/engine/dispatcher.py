@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import Slot
+from rigger_mp.engine.activity import Slot, Task
 from rigger_mp.engine.assembly import Assembly
 from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
+from rigger_mp.engine.retry_timer import RetryTimer
 from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.errors import SpoolError
@@ -83,6 +84,7 @@ class Dispatcher:
         self._supervisor = Supervisor(marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
+        self._retries: RetryTimer[Task] = RetryTimer(boot.retry_delay)
         self._keeper = None if spool is None else self._assembly.keep(spool)
         self._outbox: list[Any] = []
         self._stopping = False
@@ -121,7 +123,7 @@ class Dispatcher:
         self._await_release()
 
     def _next_check(self) -> float | None:
-        seconds = self._supervisor.next_check()
+        seconds = self._retries.limit(self._supervisor.next_check())
         return seconds if self._keeper is None else self._keeper.next_try(seconds)
 
     def _finished(self) -> bool:
@@ -130,6 +132,7 @@ class Dispatcher:
     def _advance(self) -> None:
         if self._assembly.ready:
             self._listen()
+            self._retry()
             self._send_jobs()
         if self._supervisor.may_retire:
             self._supervisor.retire_worn()
@@ -168,6 +171,13 @@ class Dispatcher:
         if not self._listening:
             self._listening = True
             self._selector.register(self._peers.ingress.fd, READ, self._on_ingress)
+
+    def _retry(self) -> None:
+        for task, retry in self._scheduler.delayed:
+            self._retries.add(task, retry)
+        self._scheduler.delayed.clear()
+        for task in self._retries.take_due():
+            self._scheduler.retry(task)
 
     def _send_jobs(self) -> None:
         batches: dict[int, list[m.Job]] = {}

@@ -42,6 +42,7 @@ class Boot:
 
     Attributes:
         settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        retry_delay: seconds that the first retry of a lost event waits at most.
         spool: the absolute path of the archive's spool, or ``""``.
         synchronous: of the spool.
         max_output: bytes of hooks' output that may wait for the user's process.
@@ -63,6 +64,7 @@ class Boot:
     hook_retries: dict[str, int]
     default_retries: int = 0
     archive_retries: int = 0
+    retry_delay: float = 0.1
     spool: str = ""
     synchronous: str = "normal"
     max_output: int = 8 << 20
@@ -177,12 +179,11 @@ class Generation:
             function = m.HostedFunction._make(fields)
             self._functions.setdefault(function.ident, {})[function.event] = function
 
-    def leave_out(self, seat: Seat, instance: int, problem: str) -> None:
-        """Make an instance nowhere any more; ``instance`` is its place in the seat."""
-        ident, _ = seat.instances.pop(instance)
+    def give_up(self, ident: str, problem: str) -> None:
+        """Make an instance nowhere any more."""
         self.problems[ident] = problem
-        for other in self.seats:
-            other.instances = [entry for entry in other.instances if entry[0] != ident]
+        for seat in self.seats:
+            seat.instances = [entry for entry in seat.instances if entry[0] != ident]
 
     def bind_instances(self) -> dict[str, tuple[int, ...]]:
         """Bind what was hosted; return the slots that hold a copy of each instance."""

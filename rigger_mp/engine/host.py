@@ -167,6 +167,7 @@ class PluginHost:
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
         set_log_levels(settings.log_levels)
+        self._problems.update(message.left_out)
         self._config = ("M", (settings.config,))
         self._replica = Namespace(settings.list_merge)
         self._link = Link(self._send, settings.config)

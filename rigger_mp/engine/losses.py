@@ -11,6 +11,8 @@ LOSS_NAMES = {
     m.WORKER_LOST: "WorkerLost",
     m.TIME_LIMIT: "TimeLimitExceeded",
     m.ENGINE_LOST: "EngineLost",
+    m.QUARANTINED: "EventQuarantined",
+    m.NOT_STARTED: "WorkerNotStarted",
     m.NOT_KEPT: "SpoolError",
 }
 """The exception's name of each status that is a loss."""
@@ -19,6 +21,14 @@ LOSS_NAMES = {
 def loss_record(function: str, type_name: str, detail: str, stage: str = "hook") -> tuple[Any, ...]:
     """Return the record of a loss, in the form of a failure's."""
     return tuple(m.FailureRecord(function, stage, type_name, detail, "", b""))
+
+
+def last_loss(status: int, detail: str, attempts: int) -> tuple[int, str]:
+    """Return the status and the description of a loss after which an event is not run again."""
+    if attempts < 2:
+        return status, detail
+    named = f"{detail}; quarantined after {attempts} attempts (max_retries)"
+    return m.QUARANTINED if status == m.WORKER_LOST else status, named
 
 
 def failures_of(results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ CommitEntry = tuple[Group, ...]
 Segments = tuple[Any, ...]
 """Segments that values of a message are in: objects in a process, ``(id, content or None)`` on the wire."""
 
-OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT = range(7)
+OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT, QUARANTINED, NOT_STARTED = range(9)
 """Statuses of an :class:`Outcome`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
@@ -56,12 +56,16 @@ class Result(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A hook to fire. ``token`` is the sender's; 0 where nobody waits."""
+    """A hook to fire. ``token`` is the sender's; 0 where nobody waits.
+
+    ``since`` is the version of the globals that the sender has and wants to go on from, -1: it does not.
+    """
 
     token: int
     hook: str
     arguments: bytes
     segments: Segments = ()
+    since: int = -1
 
 
 class Write(NamedTuple):
@@ -141,7 +145,10 @@ class Stop(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an event ended; ``updates`` are the local updates by stage, ``version`` that of the globals."""
+    """How an event ended; ``updates`` are the local updates by stage, ``version`` that of the globals.
+
+    ``news`` is what was committed since the version that the event named, ``None`` if it named none or too old a one.
+    """
 
     token: int
     status: int
@@ -151,6 +158,7 @@ class Outcome(NamedTuple):
     detail: str
     hook: str
     segments: Segments = ()
+    news: tuple[CommitEntry, ...] | None = None
 
 
 class Squashed(NamedTuple):
@@ -262,10 +270,14 @@ class Job(NamedTuple):
 
 
 class Host(NamedTuple):
-    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`."""
+    """Instances to make, each an ``(ident, setup, configure calls)``; answered by :class:`Hosted`.
+
+    ``left_out`` are ``(ident, problem)`` of those that are not to be made any more.
+    """
 
     settings: bytes
     instances: tuple[tuple[str, bytes, tuple[bytes, ...]], ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 class Load(NamedTuple):

@@ -37,8 +37,9 @@ from rigger_mp.engine.handover import (
     revive,
 )
 from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
-from rigger_mp.engine.losses import failures_of, loss_record
+from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
+from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archive
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
@@ -71,6 +72,8 @@ class Scheduler:
             the instance is made again; likewise.
         nested: nested events that have not ended.
         background: background handlers that have not ended.
+        delayed: ``(task, retry)`` of tasks that lost their process, to be given to :meth:`retry` after a while, the
+            longer the more often it was retried (1: the first time); likewise.
         handed: what events want kept; whoever tells of their being kept takes them out.
         changes: what became of kept jobs, for the spool; whoever writes them clears it.
     """
@@ -103,6 +106,7 @@ class Scheduler:
         self.messages = self.outcomes.messages
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
+        self.delayed: list[tuple[Task, int]] = []
         self.configured: list[tuple[str, bytes]] = []
         self.handed: list[Handover] = []
         self.changes: list[Change] = []
@@ -124,7 +128,11 @@ class Scheduler:
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
         plan = self.registry.plan(event.hook)
-        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, segments=event.segments))
+        self._accept(
+            Activity(
+                Kind.EVENT, event.token, plan, event.arguments, segments=event.segments, since=event.since
+            )
+        )
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -223,10 +231,14 @@ class Scheduler:
             self._task_lost(slot, culprit, status, detail)
         self._drop_configure(slot)
 
+    def retry(self, task: Task) -> None:
+        """Run a task again that was delayed; it is ignored if it has ended meanwhile."""
+        self.table.release(task)
+
     def slot_gone(self, slot: Slot, detail: str) -> None:
         """Note that a slot will never be filled again: what needs it fails from now on."""
         slot.gone = detail
-        stranded, slot.ready = slot.ready, deque()
+        stranded, slot.ready = slot.ready, ReadyQueue()
         if slot.number == self._chain:
             self._chain = self.table.least_loaded().number
         for task in stranded:
@@ -235,7 +247,7 @@ class Scheduler:
                 task.home = self.table.least_loaded().number
             self._make_ready(task)
         for task in self.table.strand():
-            self._fail_task(task, m.WORKER_LOST, detail)
+            self._fail_task(task, m.NOT_STARTED, detail)
 
     # -- what goes out -----------------------------------------------------------------------------------
 
@@ -413,7 +425,8 @@ class Scheduler:
         self.nested -= activity.nested
         self._running -= 1
         self._ordered_running -= activity.ordered
-        self.outcomes.report(activity, status, failures, detail, self.log.version)
+        news = self.log.news(activity.since)
+        self.outcomes.report(activity, status, failures, detail, self.log.version, news=news)
         if not self._running:
             self._chain = None
         if not self._ordered_running:
@@ -427,6 +440,7 @@ class Scheduler:
 
     def _commit_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
+        self.background -= len(deferred)
         for entry in deferred:
             self._commit(entry)
 
@@ -492,16 +506,17 @@ class Scheduler:
                 slot.held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
-        self.background -= 1
         (result,) = results[0]
         if task.activity.key:
             self.changes.append(change_at_end(task.activity, result[2]))
-        if result[2] is not None:
-            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
-        elif result[1]:
+        if result[1]:  # it has not ended before its update is committed
             self._deferred.append(((result[1],),))
             if not self._ordered_running:
                 self._commit_deferred()
+            return
+        self.background -= 1
+        if result[2] is not None:
+            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
 
     # -- configure ---------------------------------------------------------------------------------------
 
@@ -534,7 +549,7 @@ class Scheduler:
     def _make_ready(self, task: Task) -> None:
         gone = self.table.put(task)
         if gone:
-            self._fail_task(task, m.WORKER_LOST, gone)
+            self._fail_task(task, m.NOT_STARTED, gone)
 
     def _send(self, slot: Slot, task: Task) -> m.Job:
         self._job += 1
@@ -571,12 +586,13 @@ class Scheduler:
             self._finish_configure(activity)
             return
         activity.retries += 1
-        if activity.retries > max((f.max_retries for stage in task.stages for f in stage), default=0):
-            self._fail_task(task, status, detail)
+        if activity.lost or activity.retries > _most_retries(task):
+            self._fail_task(task, *last_loss(status, detail, activity.retries))
             return
         if activity.key:
             self.changes.append(Interrupted(activity.key))
-        self.table.put_back(slot, task)
+        self.table.delay(slot, task)
+        self.delayed.append((task, activity.retries))
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
@@ -592,3 +608,7 @@ class Scheduler:
             activity.unfinished -= 1
             activity.lost = (status, detail)
             self._finish_fan_out(activity)
+
+
+def _most_retries(task: Task) -> int:
+    return max((function.max_retries for stage in task.stages for function in stage), default=0)

@@ -30,6 +30,7 @@ class SlotTable:
         self.estimates = Estimates()
         self.superseded: list[Slot] = []
         self._shared: deque[Task] = deque()
+        self._delayed: list[Task] = []
 
     def estimate(self, stages: Iterable[Stage]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
@@ -87,11 +88,26 @@ class SlotTable:
         else:
             slot.ready.appendleft(task)
 
+    def delay(self, slot: Slot, task: Task) -> None:
+        """Queue a task again that was lost in a slot, to be sent once it is released."""
+        if task.home == ANY:
+            self._delayed.append(task)
+        else:
+            slot.ready.delay(task)
+
+    def release(self, task: Task) -> None:
+        """Let a delayed task be sent; do nothing if it is not delayed any more."""
+        if task in self._delayed:
+            self._delayed.remove(task)
+            self._shared.appendleft(task)
+        elif task.home in self.slots:
+            self.slots[task.home].ready.release(task)
+
     def sendable(self) -> Iterator[tuple[Slot, Task]]:
         """Take tasks out for which there is room; each must be added to its slot before the next is asked for."""
         for slot in self.slots.values():
-            while slot.ready and slot.has_room(self._measured(slot.ready[0]), BUDGET, MOST_JOBS):
-                yield slot, slot.ready.popleft()
+            while (task := slot.ready.peek()) and slot.has_room(self._measured(task), BUDGET, MOST_JOBS):
+                yield slot, slot.ready.pop()
         while self._shared:
             found = self._slot_with_room(self._measured(self._shared[0]))
             if found is None:
@@ -102,8 +118,10 @@ class SlotTable:
         """Take out the tasks that any worker might have run, if there is none left."""
         if self._any_shared():
             return []
-        stranded, self._shared = self._shared, deque()
-        return list(stranded)
+        stranded = [*self._delayed, *self._shared]
+        self._delayed.clear()
+        self._shared.clear()
+        return stranded
 
     def least_loaded(self) -> Slot:
         """Return the shared slot with the least to do; one that can run something, if any can."""

@@ -62,6 +62,7 @@ class Seat:
     Attributes:
         kind: what all processes of its generation are told.
         instances: ``(ident, setup)`` of the instances that live here.
+        left_out: problems by ident of the instances that are not made here any more.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
         worn: the present process has used enough memory.
@@ -80,6 +81,7 @@ class Seat:
     name: str
     kind: SeatKind
     instances: list[tuple[str, bytes]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
     reader: SocketReader | None = None
@@ -162,7 +164,8 @@ class Supervisor:
         instances = tuple(
             (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
         )
-        self.send(seat, [m.Host(seat.kind.settings, instances), *seat.functions.values()])
+        host = m.Host(seat.kind.settings, instances, tuple(seat.left_out.items()))
+        self.send(seat, [host, *seat.functions.values()])
 
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 OK = "ok"
 WORKER_LOST, TIME_LIMIT, ENGINE_LOST, HOOK_ERROR = "WorkerLost", "TimeLimitExceeded", "EngineLost", "HookError"
+QUARANTINED = "EventQuarantined"
 
 TIME_LIMIT_SECONDS = 0.15
 """``time_limit`` of the hooks that have one."""
@@ -81,7 +82,7 @@ ALL = (
     _alone("child", 0, watched=False),
     _alone("forgotten", 8, watched=False, local=True),
     _alone("large", 3, local=True),
-    _alone("retried", 2, OK, WORKER_LOST, crashes=True, retries=RETRIES),
+    _alone("retried", 2, OK, QUARANTINED, crashes=True, retries=RETRIES),
     _alone("leave", 2, HOOK_ERROR),
     _alone("vanish", 1, WORKER_LOST, crashes=True),
     _alone("segfault", 0.5, WORKER_LOST, crashes=True),

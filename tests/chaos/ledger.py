@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kinds import BY_NAME, ENGINE_LOST, OK, TIME_LIMIT, WORKER_LOST, Kind
+from .kinds import BY_NAME, ENGINE_LOST, OK, QUARANTINED, TIME_LIMIT, WORKER_LOST, Kind
 
-LOSSES = (WORKER_LOST, TIME_LIMIT, ENGINE_LOST)
+DEATHS = (WORKER_LOST, QUARANTINED, TIME_LIMIT)
+LOSSES = (*DEATHS, ENGINE_LOST)
 UNKNOWN = "ConnectionLostError"
 """The outcome of a client's event of which nobody knows whether the server has accepted it."""
 _DEATH = re.compile(r"\(pid (\d+)\)")
@@ -211,10 +212,10 @@ def _check_blame(history: History) -> Iterator[str]:
 
 def _losses(history: History) -> Iterator[tuple[str, str, Kind | None, Outcome]]:
     for event, kind, outcome in _watched(history):
-        if outcome.name in (WORKER_LOST, TIME_LIMIT):
+        if outcome.name in DEATHS:
             yield _name(event), event.number, kind, outcome
     for report in history.reports:
-        if report.name in (WORKER_LOST, TIME_LIMIT):
+        if report.name in DEATHS:
             yield f"a {_hook_of(report)!r} that nobody waited for", "", None, report
 
 
