@@ -26,6 +26,7 @@ from typing import Any
 from rigger_mp.encoding import dump_value
 from rigger_mp.engine.spec import InstanceSpec, PluginSource
 from rigger_mp.errors import EncodingError, PluginError, PluginNotFoundError
+from rigger_mp.fresh_source import FreshSourceLoader
 from rigger_mp.plugin import RiggerBasePlugin
 
 ENTRY_POINTS = "rigger_mp.plugins"
@@ -37,33 +38,34 @@ _IMPORTERS = (__file__, importlib.__file__, "<frozen importlib")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The instances whose plugin was found, and what is wrong with the others."""
+    """The instances whose plugin was found, and what is wrong with the others: ``missing``, in the same order."""
 
     instances: tuple[InstanceSpec, ...]
     problems: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def find_instances(
-    config: Mapping[str, Any], registered: Mapping[str, type], base_dir: Path | None = None
+    config: Mapping[str, Any], registered: Mapping[str, type | bytes], base_dir: Path | None = None
 ) -> Found:
     """Find the plugins of all enabled instances.
 
     Args:
         config: the configuration, checked before.
-        registered: plugin classes by name.
+        registered: plugin classes by name, pickled ones among them.
         base_dir: what relative directories of ``plugin_path`` are relative to; default: here.
     """
     search = _Search(registered, _directories(config, base_dir or Path()))
     instances: list[InstanceSpec] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for ident, entry in (config.get("plugins") or {}).items():
         if not entry.get("enabled", True):
             continue
         try:
             instances.append(_spec(ident, entry, search))
         except PluginError as problem:
-            problems.append(f"disabling instance [{ident}]: {problem}")
-    return Found(tuple(instances), tuple(problems))
+            problems[ident] = f"disabling instance [{ident}]: {problem}"
+    return Found(tuple(instances), tuple(problems.values()), tuple(problems))
 
 
 def _directories(config: Mapping[str, Any], base: Path) -> tuple[Path, ...]:
@@ -138,7 +140,7 @@ def _import(name: str) -> ModuleType:
 def _import_file(path: Path, name: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=FreshSourceLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
@@ -186,7 +188,7 @@ def _plugin_classes(module: ModuleType) -> list[str]:
 class _Search:
     """Looks a plugin's name up in each of the places, in their order."""
 
-    def __init__(self, registered: Mapping[str, type], directories: Iterable[Path]) -> None:
+    def __init__(self, registered: Mapping[str, type | bytes], directories: Iterable[Path]) -> None:
         self._registered = registered
         self._directories = tuple(directories)
 
@@ -206,8 +208,9 @@ class _Search:
     def _find_registered(self, name: str) -> PluginSource | None:
         if name not in self._registered:
             return None
+        plugin = self._registered[name]
         try:
-            return PluginSource("pickled", payload=dump_value(self._registered[name]))
+            return PluginSource("pickled", payload=plugin if isinstance(plugin, bytes) else dump_value(plugin))
         except EncodingError as error:
             raise PluginError(f"plugin [{name}]: its class cannot be sent to other processes: {error}") from error
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rigger_mp.candidate import Candidate, read_candidate
 from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
-from rigger_mp.discovery import find_instances
+from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
@@ -23,7 +24,6 @@ from rigger_mp.engine.output import write_output
 from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
-    ConfigError,
     DuplicatePluginError,
     NotRunningError,
     PluginError,
@@ -33,6 +33,7 @@ from rigger_mp.errors import (
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData
 from rigger_mp.instance import InstanceHandle
+from rigger_mp.reloader import Reloader, Running, encode_config
 from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Rigger:
         plugins: plugin classes by name, as :meth:`register_plugin` would take them.
 
     Attributes:
-        config: the configuration, a mapping. Changes after the start have no effect.
+        config: the configuration, a mapping. Changes after the start have no effect, until :meth:`reload`.
         initialized: whether events may be fired; a context manager and :meth:`start` set it.
         plugins: the registered plugin classes by name.
     """
@@ -84,6 +85,7 @@ class Rigger:
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
         self._server: Server | None = None
+        self._reloader: Reloader | None = None
         self._spool = ""
         self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
@@ -128,6 +130,8 @@ class Rigger:
         engine.refuse_on_results_thread("stop()")
         if self._server is not None:
             self._server.refuse()
+        if self._reloader is not None:
+            self._reloader.stop()
         try:
             engine.stop(graceful_timeout)
         finally:
@@ -176,6 +180,61 @@ class Rigger:
         engine.refuse_on_results_thread("drain()")
         engine.request(m.Drain).result(timeout)
 
+    def reload(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        plugins: Mapping[str, type] | None = None,
+    ) -> None:
+        """Put configuration and plugin code, as they are now, in the place of what runs; no event is lost or run twice.
+
+        New processes start beside those that serve and import every plugin anew. When all their instances are made they
+        take over, in the order of events: what was fired before ends with the old code and configuration, what is fired
+        after this method has returned runs with the new. The old processes then end; background handlers that
+        still wait in the old archive process are finished there, before the new one begins.
+
+        The new instances are made while the old ones still serve: what only one process can have, such as a port,
+        had better be taken when it is first needed. They start with fresh state, and get the ``configure`` calls
+        recorded for their names. Callbacks are kept; those that are not ``concurrent`` start with fresh state,
+        too. The global namespace is kept. A second reload waits for the first.
+
+        If anything is wrong, the old configuration and the old processes stay, untouched. An instance that does not
+        work is only tolerated where it had not worked before, and not with ``strict: true``.
+
+        Args:
+            config: the new configuration, a path or a mapping. ``None``: the file is read again; where there is
+                none, ``config`` is taken as it is now.
+            plugins: plugin classes by name that are new, or take the place of registered ones. Classes that
+                Python can import are imported anew anyway; those defined in ``__main__`` are not.
+
+        Raises:
+            ConfigError: the configuration is wrong, or changes what only a restart can: ``queue_size``, ``list_merge``,
+                ``max_output``, ``retry_delay``, ``archive.spool``, or of a running server what begins with ``server_``.
+            PluginError: an instance cannot be made.
+            StartError: a process failed to start.
+            NotRunningError: the engine is not started, or stopped meanwhile.
+            EngineLost: the engine ended before it was done.
+            DeadlockError: called on the thread that delivers outcomes.
+        """
+        engine, reloader = self._running(), self._reloader
+        engine.refuse_on_results_thread("reload()")
+        assert reloader is not None
+        said = reloader.reload(
+            lambda: self._read_candidate(config if config is not None else self.config_file or self.config),
+            lambda: {**self.plugins, **checked_plugins(plugins or {})},
+            self._squash,
+        )
+        for text in said:
+            self.log_message(text)
+
+    def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        return read_candidate(source)
+
+    def _adopt(self, running: Running) -> None:
+        candidate = running.candidate
+        self.config, self.config_file, self._settings = candidate.config, candidate.config_file, candidate.settings
+        self.plugins = dict(running.plugins)
+        self._adopt_instances()
+
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
 
@@ -216,17 +275,25 @@ class Rigger:
             configure_logging(settings.logging)
             found = find_instances(self.config, self.plugins, self._base)
             self._report(found.problems, settings)
-            self._instances = {ident: InstanceHandle(self, ident, data) for ident, data in self._entries().items()}
-            self._launch(settings, found.instances)
+            self._adopt_instances()
+            self._launch(settings, found)
 
-    def _launch(self, settings: Settings, instances: tuple[Any, ...]) -> None:
-        config = self._encoded_config()
-        boot = build_boot(settings, instances, config, self.squash_exceptions, self._base)
+    def _adopt_instances(self) -> None:
+        known, self._instances = self._instances, {}
+        for ident, data in self._entries().items():
+            handle = self._instances[ident] = known.get(ident) or InstanceHandle(self, ident, data)
+            handle.data = data
+
+    def _launch(self, settings: Settings, found: Found) -> None:
+        config = encode_config(self.config)
+        boot = build_boot(settings, found.instances, config, self.squash_exceptions, self._base)
         self._spool = boot.spool
         listener = Listener(self._on_failure, self.log_message, self.handle_output)
         self._store = self._open_store(settings)
         marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
         self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
+        candidate = Candidate(self.config, self.config_file, settings, ())
+        self._reloader = Reloader(self._engine, Running(candidate, self.plugins, found, config), self._adopt)
         self._engine.wait_until_ready()
         atexit.register(self._stop_at_exit)
         try:
@@ -254,12 +321,6 @@ class Rigger:
     def _stop_at_exit(self) -> None:
         if self._engine is not None and self._engine.is_own_process:
             self.stop()
-
-    def _encoded_config(self) -> bytes:
-        try:
-            return dump_value(dict(self.config))
-        except TypeError as error:
-            raise ConfigError(f"the configuration cannot be sent to other processes: {error}") from error
 
     def _current_settings(self) -> Settings:
         if self._settings is None:
@@ -381,8 +442,7 @@ class Rigger:
         """
         if not plugin_name:
             raise PluginError("a plugin needs a name: register_plugin(cls, 'name')")
-        if not isinstance(cls, type):
-            raise PluginError(f"plugin {plugin_name!r}: expected a class, got {cls!r}")
+        checked_plugins({plugin_name: cls})
         if self.plugins.get(plugin_name, cls) is not cls:
             raise DuplicatePluginError(
                 f"plugin name {plugin_name!r} is taken by {self.plugins[plugin_name].__qualname__}; "
@@ -513,9 +573,10 @@ class Rigger:
     def stats(self) -> dict[str, Any]:
         """Return what has happened so far.
 
-        ``events`` (accepted, ended, succeeded, failed, lost, pending), ``hooks`` and ``functions`` by name
-        (counts, seconds; for a hook whether it is concurrent, and which functions keep it ordered), and
-        ``processes`` (role, pid, jobs, CPU seconds, memory in bytes, restarts).
+        ``generation`` (1, and one more with each :meth:`reload`), ``events`` (accepted, ended, succeeded, failed,
+        lost, pending), ``hooks`` and ``functions`` by name (counts, seconds; for a hook whether it is concurrent,
+        and which functions keep it ordered), and ``processes`` (role, pid, jobs, CPU seconds, memory in
+        bytes, restarts).
         """
         engine = self._running()
         return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)
@@ -571,6 +632,18 @@ class Rigger:
 
     def _stop_soon(self) -> None:
         threading.Thread(target=self.stop_server, name="rigger_mp stop").start()
+
+
+def checked_plugins(plugins: Mapping[str, type]) -> Mapping[str, type]:
+    """Return plugin classes by name.
+
+    Raises:
+        PluginError: one is no class.
+    """
+    for name, cls in plugins.items():
+        if not isinstance(cls, type):
+            raise PluginError(f"plugin {name!r}: expected a class, got {cls!r}")
+    return plugins
 
 
 def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ The model is naive: plain values and :func:`recursive_update`, no chains, no rep
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ def check_history(world: World) -> None:
     """Check everything that a drained world did."""
     check_outcomes(world)
     check_order(world)
+    check_generations(world)
     check_actors(world)
     check_retries(world)
     check_commits(world)
@@ -56,7 +58,7 @@ def _check_status(world: World, accepted: Accepted) -> None:
         assert accepted.number in world.refused
         assert not any(run.event == accepted.number for run in world.executions), "what was not kept was run"
     else:
-        gone = any(slot.gone for slot in world.scheduler.slots.values())
+        gone = world.anything_gone
         culprits = [run for run in world.executions if run.event == accepted.number and run.lost]
         assert gone or any(not run.background for run in culprits), "an event was lost that ran nowhere"
         if outcome.status == m.QUARANTINED:
@@ -107,6 +109,16 @@ def check_order(world: World) -> None:
         latest_end = max(latest_end, end)
         if ordered:
             latest_ordered_end = max(latest_ordered_end, end)
+
+
+def check_generations(world: World) -> None:
+    """A generation starts on events when the former one has ended all of them; and so with background handlers."""
+    for background in (False, True):
+        runs = [run for run in world.executions if run.background is background and run.calls]
+        for before, after in itertools.pairwise(sorted(runs, key=lambda run: run.start)):
+            generations = [int(run.calls[0].function.id.split(":")[0]) for run in (before, after)]
+            assert generations == sorted(generations)
+            assert generations[0] == generations[1] or before.end < after.start
 
 
 def check_actors(world: World) -> None:

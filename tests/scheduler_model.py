@@ -22,7 +22,7 @@ from rigger_mp.encoding import (
     load_part,
 )
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import Slot, Task
+from rigger_mp.engine.activity import Slot, Swap, Task
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
 from rigger_mp.engine.kept_jobs import Change, Interrupted
 from rigger_mp.engine.registry import ANY, Function, Plan, Registry
@@ -121,12 +121,47 @@ class World:
         self.clock = 0
         self.nested_refused = 0
         self.squashed: list[m.Squashed] = []
+        self.anything_gone = False
+        self.staged: set[int] = set()
+        self.generations: dict[int, int] = {}
         self.delayed: list[Task] = []
         for function in functions:
             if rng.random() < 0.7:  # it ran before
                 self.scheduler.table.estimates.record(function, 0.00005)
         for slot in slots:
+            self.generations[slot.number] = 0
             self.bring_up(slot)
+
+    # -- generations -------------------------------------------------------------------------------------
+
+    def stage(self, slot: Slot, idents: list[str]) -> None:
+        self.generations[slot.number] = max(self.generations.values()) + (not self.staged)
+        self.staged.add(slot.number)
+        self.scheduler.stage(slot, idents)
+        self.bring_up(slot)
+
+    def unstage(self, slots: tuple[Slot, ...]) -> None:
+        for slot in slots:
+            host = self.hosts.pop(slot.number, None)
+            if host is not None and host.running is not None:
+                host.running.lost, host.running.end = True, self._tick()
+        self.scheduler.unstage(slots)
+        self.staged.clear()
+
+    def swap(
+        self,
+        registry: Registry,
+        slots: tuple[Slot, ...],
+        shared: frozenset[int],
+        copies: dict[str, tuple[int, ...]],
+        functions: dict[str, Function],
+    ) -> None:
+        functions.update(self.functions)
+        self.functions = functions
+        self.scheduler.accept_swap(
+            Swap(registry, slots, shared, copies, self.threaded, self.scheduler.squash, 5, None)
+        )
+        self.staged.clear()
 
     # -- accepting ---------------------------------------------------------------------------------------
 
@@ -186,6 +221,7 @@ class World:
         self.scheduler.delayed.clear()
 
     def give_up(self, slot: Slot) -> None:
+        self.anything_gone = True
         self.scheduler.slot_gone(slot, "restarted too often")
 
     def pump(self) -> None:
@@ -206,6 +242,9 @@ class World:
             else:
                 self.squashed.append(message)
         self.scheduler.messages.clear()
+        for slot in self.scheduler.table.take_drained():
+            host = self.hosts.pop(slot.number, None)
+            assert host is None or not (host.inbox or host.running or host.outbox)
 
     def _keep(self) -> None:
         handed, self.scheduler.handed[:] = self.scheduler.handed[:], []
@@ -255,6 +294,8 @@ class World:
             home = self.functions[id_].home
             fits = home == slot.number or (home == ANY and slot.shared)
             assert fits, f"{id_} does not live in {slot.number}"
+            assert slot.number not in self.staged, f"{id_} runs before its generation serves"
+            assert int(id_.split(":")[0]) == self.generations[slot.number]
 
     def _check_kept(self, job: m.Job) -> None:
         if job.kept is not None:

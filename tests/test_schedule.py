@@ -21,15 +21,20 @@ HOOKS = [f"hook{number}" for number in range(6)]
 
 
 class Instances:
-    """Random instances, their functions and the slots that they need."""
+    """Random instances of one generation, their functions and the slots that they need, from number ``first`` on."""
 
-    def __init__(self, rng: random.Random, workers: int) -> None:
+    def __init__(
+        self, rng: random.Random, workers: int, generation: int = 0, first: int = 0
+    ) -> None:
         self.rng = rng
+        self.generation = generation
+        self.first = first
         self.workers = workers
-        self.dedicated = workers
+        self.dedicated = first + workers
+        self.archive = ARCHIVE - generation
         self.functions: dict[str, Function] = {}
         overrides = {hook: rng.random() < 0.3 for hook in HOOKS if rng.random() < 0.3}
-        self.registry = Registry(overrides, frozenset({self.dedicated}))
+        self.registry = Registry(overrides, frozenset({self.dedicated}), first)
         self.idents = ["free0", "free1", "dedicated", "background0", "background1"]
         self.idents += [f"stateful{number}" for number in range(3)]
         for ident in self.idents:
@@ -43,34 +48,44 @@ class Instances:
 
     def _home(self, ident: str) -> int:
         if ident.startswith("stateful"):
-            return int(ident[-1]) % self.workers
+            return self.first + int(ident[-1]) % self.workers
         if ident == "dedicated":
             return self.dedicated
-        return ANY if ident.startswith("free") else ARCHIVE
+        return ANY if ident.startswith("free") else self.archive
 
     def function(self, id_: str, ident: str, home: int) -> Function:
         concurrent = home == ANY or self.rng.random() < 0.6
         reads = tuple(self.rng.sample(GLOBALS, self.rng.randint(0, 2)))
         retries = self.rng.choice((0, 0, 1))
         actor = "" if home == ANY else ident
+        id_ = f"{self.generation}:{id_}"
         function = Function(id_, id_, ident, home, concurrent, reads, actor, retries)
         self.functions[id_] = function
         return function
 
     def copies(self) -> dict[str, tuple[int, ...]]:
-        shared = tuple(range(self.workers))
+        shared = tuple(sorted(self.shared))
         return {ident: shared if self._home(ident) == ANY else (self._home(ident),) for ident in self.idents}
 
     def slots(self) -> list[Slot]:
-        shared = [Slot(number) for number in range(self.workers)]
-        return [*shared, Slot(self.dedicated, shared=False), Slot(ARCHIVE, shared=False)]
+        shared = [Slot(number) for number in sorted(self.shared)]
+        return [*shared, Slot(self.dedicated, shared=False), Slot(self.archive, shared=False)]
+
+    @property
+    def shared(self) -> frozenset[int]:
+        return frozenset(range(self.first, self.first + self.workers))
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Fires, runs, loses; whatever happens, draining must give a history in which every promise holds."""
 
     world: World
-    slots: list[Slot]
+    coming: Instances | None = None
+    generations = 1
+
+    @property
+    def slots(self) -> list[Slot]:
+        return list(self.world.scheduler.slots.values())
 
     @initialize(
         seed=st.integers(0, 2**32),
@@ -85,11 +100,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.patches.enter_context(mock.patch.object(commit_log, "ENTRIES_KEPT", 2))
             self.patches.enter_context(mock.patch.object(namespace, "MIN_LINKS_TO_COMPACT", 1))
         self.instances = Instances(rng, workers)
-        self.slots = self.instances.slots()
         self.callbacks: list[tuple[str, str, str]] = []
         self.world = World(
             self.instances.registry,
-            self.slots,
+            self.instances.slots(),
             self.instances.functions,
             rng=rng,
             threaded=threaded,
@@ -148,6 +162,35 @@ class SchedulerMachine(RuleBasedStateMachine):
     def unbind(self, pick: int) -> None:
         bound = self.callbacks.pop(pick % len(self.callbacks))
         assert self.instances.registry.unbind_callback(*bound) is not None
+
+    # -- generations -------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.coming is None)
+    @rule(workers=st.integers(1, 3))
+    def stage(self, workers: int) -> None:
+        first = max(slot.number for slot in self.slots) + 1
+        self.coming = Instances(self.world.rng, workers, self.generations, first)
+        self.generations += 1
+        copies = self.coming.copies()
+        for slot in self.coming.slots():
+            slot.shared = False
+            self.world.stage(slot, [ident for ident, numbers in copies.items() if slot.number in numbers])
+
+    @precondition(lambda self: self.coming is not None)
+    @rule(refuse=st.integers(0, 3))
+    def swap_or_refuse(self, refuse: int) -> None:
+        coming, self.coming = self.coming, None
+        assert coming is not None
+        numbers = {*coming.shared, coming.dedicated, coming.archive}
+        staged = tuple(slot for slot in self.slots if slot.number in numbers)
+        if not refuse or any(slot.gone for slot in staged):
+            self.world.unstage(staged)
+            return
+        for hook, stage, name in self.callbacks:
+            function = coming.function(f"{name}.{hook}", name, coming.registry.callback_home(hook))
+            coming.registry.bind_callback(hook, stage, name, function)
+        self.instances = coming
+        self.world.swap(coming.registry, staged, coming.shared, coming.copies(), coming.functions)
 
     # -- what the processes do ---------------------------------------------------------------------------
 

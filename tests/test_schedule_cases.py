@@ -8,7 +8,7 @@ import pytest
 
 from rigger_mp.encoding import dump_arguments, dump_updates
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ARCHIVE, Slot
+from rigger_mp.engine.activity import ARCHIVE, Slot, Swap
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.kept_jobs import Died, Finished, KeptJob, Payload
 from rigger_mp.engine.registry import ANY, Function, Registry
@@ -494,3 +494,164 @@ def test_an_archive_that_is_held_gets_nothing_until_it_is_released() -> None:
     assert bench.pump() == []
     bench.scheduler.hold_archive(False)
     assert len(bench.pump()) == 1
+
+
+# -- swaps -----------------------------------------------------------------------------------------------
+
+NEW = (10, 11)
+NEW_ARCHIVE = ARCHIVE - 1
+DONE = "swapped"
+
+
+class Coming:
+    """A generation staged beside that of a bench: a stateful ``a`` in slot 10, ``free`` anywhere, a ``keeper``."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.registry = Registry({"ordered": False})
+        self.slots = [Slot(number, shared=False) for number in (*NEW, NEW_ARCHIVE)]
+        homes = {"a": NEW[0], "free": ANY, "keeper": NEW_ARCHIVE}
+        for ident, hook in (("a", "add"), ("free", "any"), ("free", "ordered"), ("keeper", "bg")):
+            actor = "" if ident == "free" else ident
+            function = Function(f"{ident}.{hook}", f"new {ident}", ident, homes[ident], True, ("x",), actor)
+            self.registry.bind_instance(homes, ident, {hook: function})
+        for slot, idents in zip(self.slots, (["a", "free"], ["free"], ["keeper"]), strict=True):
+            bench.scheduler.stage(slot, idents)
+            bench.scheduler.slot_up(slot)
+
+    def take_over(self) -> None:
+        copies = {"a": NEW[:1], "free": NEW, "keeper": (NEW_ARCHIVE,)}
+        swap = Swap(self.registry, tuple(self.slots), frozenset(NEW), copies, True, False, 1000, DONE)
+        self.bench.scheduler.accept_swap(swap)
+
+
+def finish_one(bench: Bench) -> None:
+    slot, job = bench.sent.pop(0)
+    bench.scheduler.done(slot, job.job, tuple(tuple((NOTHING, NOTHING, None, QUICK) for _ in s) for s in job.stages))
+
+
+def places(jobs: list[tuple[Slot, m.Job]]) -> list[int]:
+    return [slot.number for slot, _ in jobs]
+
+
+def test_a_swap_waits_for_what_was_accepted_before_and_what_comes_after_waits_for_it() -> None:
+    bench = Bench(("add", "a", 0), ("any", "free", ANY)).measured("add", "any")
+    coming = Coming(bench)
+    bench.fire("add")
+    assert places(bench.pump()) == [0]
+    bench.fire("any")
+    coming.take_over()
+    bench.fire("any", 2)
+    bench.fire("add")
+    jobs = bench.pump()
+    assert len(jobs) == 1
+    assert places(jobs)[0] < NEW[0]
+    finish_one(bench)
+    assert bench.pump() == []
+    assert bench.scheduler.messages == [m.Outcome(3, m.OK, (), (), 0, "", "add")]
+    finish_one(bench)
+    assert set(places(bench.pump())) <= set(NEW)
+    assert len(bench.sent) == 2, "one to each: how long the new functions take is not known"
+    assert bench.scheduler.messages[-1] == DONE
+    assert [slot.number for slot in bench.scheduler.table.take_drained()] == [0, 1, 2, ARCHIVE]
+    bench.finish()
+    assert bench.scheduler.idle
+    assert set(bench.scheduler.slots) == {*NEW, NEW_ARCHIVE}
+
+
+def test_a_swap_of_an_idle_engine_happens_at_once() -> None:
+    bench = Bench(("add", "a", 0))
+    Coming(bench).take_over()
+    bench.pump()
+    assert bench.scheduler.messages == [DONE]
+    assert bench.scheduler.idle
+
+
+def test_a_run_of_ordered_events_does_not_cross_a_swap() -> None:
+    bench = Bench(("ordered", "free", ANY), ordered=("ordered",)).measured("ordered")
+    coming = Coming(bench)
+    bench.fire("ordered", 3)
+    coming.take_over()
+    bench.fire("ordered", 3)
+    assert len(bench.pump()) == 3
+    for _ in range(2):
+        finish_one(bench)
+        assert bench.pump() == []
+    finish_one(bench)
+    jobs = bench.pump()
+    assert set(places(jobs)) <= set(NEW)
+    assert jobs[0][1].commit
+
+
+def test_the_new_archive_waits_for_the_last_handler_of_the_old_one_and_nobody_waits_for_either() -> None:
+    bench = Bench(("bg", "keeper", ARCHIVE), ("any", "free", ANY)).measured("bg", "any")
+    coming = Coming(bench)
+    bench.fire("bg")
+    ((archive, _),) = bench.pump()
+    bench.scheduler.table.estimates.record("keeper.bg", 1.0)
+    bench.fire("bg")
+    coming.take_over()
+    bench.fire("bg")
+    bench.fire("any")
+    (running,) = bench.sent
+    jobs = bench.pump()
+    assert DONE in bench.scheduler.messages
+    assert set(places(jobs)) <= {*NEW, ARCHIVE}
+    assert [slot.number for slot in bench.scheduler.table.take_drained()] == [0, 1, 2]
+    bench.sent.remove(running)
+    bench.sent.insert(0, running)
+    bench.scheduler.slot_lost(archive, running[1].job, m.WORKER_LOST, "killed")
+    bench.scheduler.slot_up(archive)
+    bench.sent = [entry for entry in bench.sent if entry[0] is not archive]
+    assert places(bench.pump()) == [ARCHIVE], "the old archive's next process goes on where the other died"
+    assert bench.scheduler.table.take_drained() == []
+    bench.sent.sort(key=lambda entry: entry[0] is not archive)
+    finish_one(bench)
+    assert places(bench.pump()) == [NEW_ARCHIVE]
+    assert [slot.number for slot in bench.scheduler.table.take_drained()] == [ARCHIVE]
+    bench.finish()
+    assert bench.scheduler.idle
+
+
+def test_a_staged_slot_gets_the_configure_calls_of_its_instances_and_nothing_else() -> None:
+    bench = Bench(("add", "a", 0), ("any", "free", ANY)).measured("add", "any")
+    bench.scheduler.copies.update({"a": (0,), "free": (0, 1)})
+    Coming(bench)
+    bench.fire("any", 50)
+    assert not set(places(bench.pump())) & set(NEW)
+    bench.finish()
+    for token, ident in ((100, "a"), (101, "free"), (102, "nobody")):
+        bench.scheduler.accept_configure(m.Configure(token, ident, b""))
+        numbers = places(bench.pump())
+        assert sorted(numbers) == {"a": [0, 10], "free": [0, 1, 10, 11], "nobody": []}[ident]
+        bench.finish()
+    assert bench.outcomes()[-3:] == [(100, m.OK), (101, m.OK), (102, m.OK)]
+
+
+def test_a_configure_call_ends_whose_staged_slot_is_refused() -> None:
+    bench = Bench(("add", "a", 0))
+    bench.scheduler.copies["a"] = (0,)
+    coming = Coming(bench)
+    coming.slots[1].up = False
+    bench.scheduler.accept_configure(m.Configure(100, "a", b""))
+    bench.scheduler.accept_configure(m.Configure(101, "free", b""))
+    assert places(bench.pump()) == [0, 10]
+    finish_one(bench)
+    assert bench.outcomes() == []
+    bench.scheduler.unstage(coming.slots)
+    assert bench.outcomes() == [(100, m.OK)]
+    bench.pump()
+    assert bench.outcomes() == [(101, m.OK)]
+    assert bench.scheduler.idle
+    assert set(bench.scheduler.slots) == {0, 1, 2, ARCHIVE}
+
+
+def test_options_hold_for_what_is_accepted_after_the_swap() -> None:
+    bench = Bench(("add", "a", 0), ("any", "free", ANY), squash=True)
+    coming = Coming(bench)
+    bench.fire("add")
+    coming.take_over()
+    bench.fire("any")
+    assert [job.squash for _, job in bench.pump()] == [True]
+    finish_one(bench)
+    assert [job.squash for _, job in bench.pump()] == [False]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rigger_mp.candidate import Candidate
 from rigger_mp.cli.log_format import line_of_message, lines_of_output
+from rigger_mp.config import Settings
 from rigger_mp.engine.messages import Output
 from rigger_mp.rigger import Rigger
 
@@ -36,6 +39,7 @@ class CommandRigger(Rigger):
         self._write_line: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
         self.say: Callable[[str], None] = self._write_line if log_format == "text" else self._say_as_json
         self.read_config(self.config_file)
+        self._overrides = overrides
         self.config = {**self.config, **overrides}
 
     def parse_config(self) -> None:
@@ -43,6 +47,11 @@ class CommandRigger(Rigger):
         with _standard_output_aside() if self._prints_aside else nullcontext():
             self.setup_plugin_instances()
         self.start_server()
+
+    def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        candidate = super()._read_candidate(source)
+        config = {**candidate.config, **self._overrides}
+        return replace(candidate, config=config, settings=Settings.from_config(config))
 
     def log_message(self, message: object) -> None:
         """Say it."""

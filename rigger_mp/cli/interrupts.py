@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, counted: the handler only records."""
+"""Ctrl-C and SIGTERM, and SIGHUP where it means something, counted: the handler only records."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Counts interrupts while it is entered; puts the former handlers back afterwards.
 
+    Args:
+        hangups: count SIGHUP, too.
+
     Attributes:
-        count: how many there were.
+        count: how many interrupts there were.
+        hangups: how many SIGHUP.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangups: bool = False) -> None:
         self.count = 0
+        self.hangups = 0
+        self._signals = (*_SIGNALS, signal.SIGHUP) if hangups else _SIGNALS
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
+        for number in self._signals:
             self._former[number] = signal.signal(number, self._record)
         return self
 
@@ -32,8 +38,11 @@ class Interrupts:
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
-    def _record(self, _number: int, _frame: object) -> None:
-        self.count += 1
+    def _record(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self.hangups += 1
+        else:
+            self.count += 1
 
     @contextmanager
     def calling(self, wake: Callable[[], None]) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import groupby
@@ -10,7 +11,7 @@ from typing import Any
 
 from rigger_mp.engine.messages import Group, Segments
 from rigger_mp.engine.ready_queue import ReadyQueue
-from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Stage
+from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
 from rigger_mp.namespace import Chain
 
 _ORDERED, _CONCURRENT = frozenset(("",)), frozenset[str]()
@@ -23,6 +24,7 @@ class Kind(Enum):
     WRITE = auto()
     CONFIGURE = auto()
     BACKGROUND = auto()
+    SWAP = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +49,7 @@ class Activity:
         lost: ``(status, detail)`` once a process died under it.
         since: the version of the globals from which its sender wants to go on, -1: it does not.
         replica: the slot that applies its updates of globals as they are made.
+        swap: the generation that takes over when it starts.
         handed: its background functions have been handed over.
         key: of a background job that the spool keeps; 0 of all else.
     """
@@ -75,6 +78,7 @@ class Activity:
     replica: Slot | None = None
     segments: Segments = ()
     update_segments: Segments = ()
+    swap: Swap | None = None
     handed: bool = False
     key: int = 0
 
@@ -120,7 +124,7 @@ class Slot:
     """The place of one worker process (or the archive), whichever process fills it.
 
     Attributes:
-        number: from 0; ``ARCHIVE`` for the archive.
+        number: from 0; of an archive: ``ARCHIVE``, or below.
         shared: it takes tasks that any worker may run.
         up: a process is there and has its instances.
         held: it gets no more tasks for the time being.
@@ -131,6 +135,7 @@ class Slot:
         load: seconds of work sent and not yet done, as estimated.
         unmeasured: how many of them have no estimate.
         busy: seconds that its functions have run.
+        behind: a slot of a former generation whose work comes before everything here.
     """
 
     number: int
@@ -144,10 +149,18 @@ class Slot:
     load: float = 0.0
     unmeasured: int = 0
     busy: float = 0.0
+    behind: Slot | None = None
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is queued or running here, nor in the slot before it."""
+        if self.behind is not None and self.behind.drained:
+            self.behind = None
+        return not (self.ready or self.outstanding or self.behind)
 
     def has_room(self, estimate: float | None, budget: float, most: int) -> bool:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
-        if not self.up or self.held:
+        if not self.up or self.held or (self.behind is not None and not self.behind.drained):
             return False
         if not self.outstanding:
             return True
@@ -183,6 +196,29 @@ class Slot:
         return tasks
 
 
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A generation of slots and functions that takes the place of the present one.
+
+    Attributes:
+        registry: plans the events accepted from now on.
+        slots: its slots, all staged.
+        shared: the numbers of those that take tasks that any worker may run.
+        copies: the slots that hold a copy of each instance.
+        threaded, squash, max_nesting: as :class:`~rigger_mp.engine.schedule.Scheduler` takes them.
+        message: for the user's process, when the swap has happened.
+    """
+
+    registry: Registry
+    slots: tuple[Slot, ...]
+    shared: frozenset[int]
+    copies: Mapping[str, tuple[int, ...]]
+    threaded: bool
+    squash: bool
+    max_nesting: int
+    message: Any = None
+
+
 def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
     """Split a stage into what goes to one process each.
 
@@ -197,4 +233,4 @@ def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
     return [(functions[0].home, tuple(functions)) for functions in groups.values()]
 
 
-__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Task", "group_by_home"]
+__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Swap", "Task", "group_by_home"]

@@ -1,11 +1,11 @@
-"""Entry of the launched processes: a fresh interpreter becomes the dispatcher or the Manager."""
+"""Entry of the launched processes: a fresh interpreter becomes the dispatcher, the Manager or the finder."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from rigger_mp.engine.process import ignore_signals, set_name
+from rigger_mp.engine.process import die_with_parent, ignore_signals, set_name
 
 
 def main(boot: dict[str, Any]) -> None:
@@ -22,6 +22,11 @@ def main(boot: dict[str, Any]) -> None:
         from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - only what the role needs
 
         dispatcher_main(boot["parent"], boot["fds"])
+    elif boot["role"] == "finder":
+        from rigger_mp.engine.finder import finder_main  # noqa: PLC0415 - only what the role needs
+
+        die_with_parent(boot["parent"])
+        finder_main(boot["fds"]["asker"])
     else:
         from rigger_mp.engine.manager import manager_main  # noqa: PLC0415 - only what the role needs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rigger_mp.config import Settings
-from rigger_mp.engine.assembly import Boot, InstancePlan
 from rigger_mp.engine.callables import describe_callable
+from rigger_mp.engine.generation import Boot, InstancePlan
 from rigger_mp.engine.host import HostSettings
 from rigger_mp.engine.output import log_levels
 from rigger_mp.engine.spec import InstanceSpec
@@ -23,6 +23,8 @@ def build_boot(
     config: bytes,
     squash: bool,
     base: Path | None = None,
+    *,
+    generation: int = 1,
 ) -> Boot:
     """Return everything that a dispatcher needs to start.
 
@@ -32,6 +34,7 @@ def build_boot(
         config: the configuration, pickled.
         squash: whether failures are squashed.
         base: what a relative path of the spool is relative to; default: here.
+        generation: counts reloads, from 1.
     """
     instances = tuple(instances)
     return Boot(
@@ -52,6 +55,7 @@ def build_boot(
         spool=os.fspath(spool_path(settings, base) or ""),
         synchronous=settings.archive.get("synchronous", "normal"),
         max_output=settings.max_output,
+        generation=generation,
     )
 
 

@@ -27,15 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Task
-from rigger_mp.engine.assembly import Assembly, Boot
+from rigger_mp.engine.assembly import Assembly
 from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.retry_timer import RetryTimer
 from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.errors import SpoolError
+from rigger_mp.fresh_source import import_fresh_sources
 
 if TYPE_CHECKING:
     from rigger_mp.engine.spool import Spool
@@ -79,7 +81,7 @@ class Dispatcher:
         self._peers = peers
         self._marks = marks
         self._selector = selectors.DefaultSelector()
-        self._supervisor = Supervisor(boot.settings, boot.limits, marks, self._watch, self._unwatch)
+        self._supervisor = Supervisor(marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
         self._retries: RetryTimer[Task] = RetryTimer(boot.retry_delay)
@@ -110,7 +112,7 @@ class Dispatcher:
         while not self._finished():
             for key, mask in self._selector.select(self._next_check()):
                 key.data(mask)
-            if self._supervisor.limits.time_limited:
+            if self._supervisor.time_limited:
                 self._enforce_limits()
             self._advance()
         if self._orphaned:
@@ -135,6 +137,7 @@ class Dispatcher:
         if self._supervisor.may_retire:
             self._supervisor.retire_worn()
         self._assembly.forget_retired()
+        self._end_former()
         self._publish()
         self._outbox += self._scheduler.messages
         self._scheduler.messages.clear()
@@ -146,6 +149,12 @@ class Dispatcher:
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
             self._send_outbox()
         self._watch_writers()
+
+    def _end_former(self) -> None:
+        if self._scheduler.table.superseded:
+            self._assembly.dismiss_superseded()
+        if self._supervisor.dismissed:
+            self._supervisor.end_dismissed()
 
     def _send_outbox(self) -> None:
         # What an outcome leaves unfinished must be known before that is, and what it finishes not before.
@@ -253,6 +262,7 @@ class Dispatcher:
                 self._drains.append(message.token)
             case m.Stop():
                 self._stopping = True
+                self._outbox += self._assembly.abandon_reload()
             case _:
                 self._assembly.take(message)
 
@@ -416,6 +426,7 @@ class Dispatcher:
 
 def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     """Run the dispatcher in this process."""
+    import_fresh_sources()
     owner = socket.socket(fileno=fds["owner"])
     boot = Boot.receive(owner)
     marks = Marks(boot.queue_size, fds.pop("marks"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import pickle
 import socket
 import threading
 import time
@@ -24,16 +25,17 @@ from typing import Any
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.assembly import Boot
 from rigger_mp.engine.changes import Changes
 from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost, exception_of
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import handle_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
+from rigger_mp.engine.reloading import Reloading
 from rigger_mp.engine.segments import Arguments
 from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
@@ -274,6 +276,11 @@ class Engine:
         self._send(make, future)
         return future
 
+    def reload(self, reloading: Reloading, tolerated: tuple[str, ...], strict: bool) -> None:
+        """Send another configuration's processes into the place of the present ones; see :class:`Reloading`."""
+        boot = pickle.dumps(reloading.boot)
+        self._send(lambda token: m.Reload(token, boot, tolerated, strict), reloading)
+
     def _send(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         with self._lock:
             self._make_room()
@@ -332,6 +339,11 @@ class Engine:
         raw: Any = answer.result()
         stats: dict[str, Any] = raw
         return stats
+
+    @property
+    def generation(self) -> int:
+        """How many generations there have been, that which serves included."""
+        return self._boot.generation
 
     @property
     def latest_version(self) -> int:
@@ -403,12 +415,8 @@ class Engine:
             case m.Squashed():
                 for fields in message.failures:
                     self._tell_failed(exception_of(message.hook, fields))
-            case m.Log():
-                self._guard(self._listener.logged, message.text)
-            case m.Output():
-                self._guard(self._listener.printed, message)
-            case m.Record():
-                self._guard(handle_record, message.fields)
+            case m.Log() | m.Output() | m.Record():
+                self._pass_on(message)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
@@ -421,6 +429,17 @@ class Engine:
                     self._stopping.notify_all()
             case m.Ready() | m.Refused():
                 self._take_start(message)
+            case m.Reloaded():
+                self._take_reloaded(message)
+
+    def _pass_on(self, message: Any) -> None:
+        match message:
+            case m.Log():
+                self._guard(self._listener.logged, message.text)
+            case m.Output():
+                self._guard(self._listener.printed, message)
+            case m.Record():
+                self._guard(handle_record, message.fields)
 
     def _take_start(self, message: m.Ready | m.Refused) -> None:
         if isinstance(message, m.Refused):
@@ -433,6 +452,20 @@ class Engine:
                 if problem not in known:
                     self._guard(self._listener.logged, problem)
         self._ready.set()
+
+    def _take_reloaded(self, message: m.Reloaded) -> None:
+        pending = self._pending.pop(message.token)
+        if pending is None:
+            return
+        reloading: Any = pending.waiter
+        if not message.kind:
+            self._boot, self._config = reloading.boot, reloading.config
+            self._recovery.limits = reloading.boot.limits
+            self.problems, self.hooks = message.problems, dict(message.hooks)
+            reloading.adopt()
+        reloading.end(_Opened(message))
+        with self._lock:
+            self._tell_room()
 
     def _end(self, outcome: m.Outcome, snapshot: Any) -> Waiter | None:
         pending = self._pending.pop(outcome.token)

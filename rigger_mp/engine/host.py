@@ -6,6 +6,7 @@ up to date by the jobs themselves. Every ``BaseException`` of user code is caugh
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import time
@@ -162,6 +163,7 @@ class PluginHost:
 
     def host(self, message: m.Host) -> m.Hosted:
         """Make the instances, replay their ``configure`` calls, and tell what they bound."""
+        importlib.invalidate_caches()  # directories may have changed since the dispatcher looked at them
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
         set_log_levels(settings.log_levels)

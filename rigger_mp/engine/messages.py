@@ -8,8 +8,8 @@ values (:mod:`rigger_mp.engine.descriptors`).
 
 ::
 
-    user's process ── Event Write Bind Unbind Configure Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Refused ManagerLost Stopped ────── dispatcher
+    user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
+    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Refused Reloaded ManagerLost Stopped ── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -106,6 +106,19 @@ class Configure(NamedTuple):
     arguments: bytes
 
 
+class Reload(NamedTuple):
+    """Put another generation in the place of the present one; answered by :class:`Reloaded`.
+
+    ``boot`` is the pickled :class:`~rigger_mp.engine.generation.Boot`. ``tolerated`` names the instances that
+    need not work; ``strict``: every other has to, even those that did not work before.
+    """
+
+    token: int
+    boot: bytes
+    tolerated: tuple[str, ...]
+    strict: bool
+
+
 class Option(NamedTuple):
     """Set ``squash_exceptions`` for the events that follow."""
 
@@ -196,6 +209,16 @@ class Answer(NamedTuple):
 class Ready(NamedTuple):
     """Every instance has been tried; ``problems`` names those that could not be initialised."""
 
+    problems: tuple[str, ...]
+    hooks: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Reloaded(NamedTuple):
+    """A new generation has taken over, or was refused: why. ``kind`` is the exception's name, ``""``: none."""
+
+    token: int
+    kind: str
+    refusal: str
     problems: tuple[str, ...]
     hooks: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -332,8 +355,8 @@ class Republish(NamedTuple):
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        Event, Write, Bind, Unbind, Configure, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Output, Record, Answer, Ready, Refused, ManagerLost, Stopped,
+        Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
+        Outcome, Squashed, Log, Output, Record, Answer, Ready, Refused, Reloaded, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -29,6 +29,8 @@ class Pending(NamedTuple):
     @property
     def label(self) -> str:
         """What people call it by."""
+        if type(self.message) is m.Reload:
+            return "reload"
         return getattr(self.message, "hook", None) or getattr(self.message, "ident", None) or "global_data"
 
     @property

@@ -1,6 +1,6 @@
 """One handle for every process of the engine: start it, watch it, kill it with all its children, reap it.
 
-The dispatcher and the Manager are *launched*: fresh interpreters, so that nothing of the user's process
+The dispatcher, the Manager and the finder are *launched*: fresh interpreters, so that nothing of the user's process
 (threads, locks, descriptors, ``__main__``) leaks into them and no main guard is needed. Workers and the
 archive are *forked* from the dispatcher, which has a single thread and imports no user code: a replacement is
 there in milliseconds.
@@ -8,6 +8,7 @@ there in milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -52,7 +53,7 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
     """Start a fresh interpreter that runs one role of :mod:`rigger_mp.engine.boot`.
 
     Args:
-        role: ``"dispatcher"`` or ``"manager"``.
+        role: ``"dispatcher"``, ``"manager"`` or ``"finder"``.
         fds: descriptors to pass on, by name; they keep their numbers.
         name: what process listings show.
     """
@@ -196,6 +197,11 @@ class WorkerProcess:
         else:
             self.kill()
         self.reap()
+
+    def let_end(self) -> None:
+        """Have it end when it has run what it was sent; what it still sends can be read."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket: the worker ends when it has run what it was sent."""

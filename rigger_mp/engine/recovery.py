@@ -21,7 +21,7 @@ import time
 from collections import deque
 from typing import Any
 
-from rigger_mp.engine.assembly import Boot
+from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.process import open_sentinel
@@ -43,6 +43,7 @@ class Recovery:
         marks: the memory that outlives it.
 
     Attributes:
+        limits: how often it may die in a row.
         restarts: how often it was replaced.
         detail: what happened to events that had started.
     """
@@ -50,7 +51,7 @@ class Recovery:
     detail = "the engine's dispatcher process died"
 
     def __init__(self, limits: Limits, marks: Marks) -> None:
-        self._limits = limits
+        self.limits = limits
         self._marks = marks
         self._deaths: deque[float] = deque()
         self._left = (0, 0)
@@ -69,11 +70,11 @@ class Recovery:
             return self.detail
         now = time.monotonic()
         self._deaths.append(now)
-        while self._deaths[0] < now - self._limits.restart_period:
+        while self._deaths[0] < now - self.limits.restart_period:
             self._deaths.popleft()
-        if len(self._deaths) <= self._limits.max_restarts:
+        if len(self._deaths) <= self.limits.max_restarts:
             return ""
-        return f"{self.detail} {len(self._deaths)} times within {self._limits.restart_period:g} s (max_restarts)"
+        return f"{self.detail} {len(self._deaths)} times within {self.limits.restart_period:g} s (max_restarts)"
 
     def end_workers(self) -> None:
         """Kill the dispatcher's processes with what they started, and wait until they can run nothing more."""

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 ANY = -1
 """The home of a function that any worker may run."""
 ARCHIVE = -2
-"""The home of a function that runs in the archive process."""
+"""The home of a function that runs in the archive process; that of a later generation is below it."""
+
+
+def is_archive(home: int) -> bool:
+    """Tell whether a slot is an archive process's."""
+    return home <= ARCHIVE
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -23,7 +28,7 @@ class Function:
         id: unique; what jobs call it by.
         label: what people call it by: ``adder.add``.
         ident: the instance it belongs to; of a callback, ``""``.
-        home: the slot of the one process that may run it, or :data:`ANY`, or :data:`ARCHIVE`.
+        home: the slot of the one process that may run it, an archive's included, or :data:`ANY`.
         concurrent: it does not mind overlapping with other events.
         reads: the parameters that it names.
         actor: what must see events in fire order when it runs (a stateful instance), or ``""``.
@@ -117,11 +122,19 @@ def _parts(stage: Stage) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where each instance lives: ``homes`` by ident; ``dedicated`` are slots of a single instance."""
+    """Where each instance lives.
+
+    Attributes:
+        homes: by ident.
+        dedicated: the slots of a single instance.
+        slots: the numbers of all slots but the archive's.
+        archive: the number of the archive's slot.
+    """
 
     homes: Mapping[str, int]
     dedicated: frozenset[int]
-    slots: int
+    slots: range
+    archive: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +147,33 @@ class Placeable:
     dedicated: bool = False
 
 
-def place(instances: Iterable[Placeable], workers: int) -> Placement:
-    """Spread stateful instances over the workers; give each dedicated one a slot beyond them."""
+def place(
+    instances: Iterable[Placeable], workers: int, first: int = 0, archive: int = ARCHIVE
+) -> Placement:
+    """Spread stateful instances over the workers; give each dedicated one a slot beyond them.
+
+    Args:
+        instances: all that are enabled.
+        workers: how many slots are shared.
+        first: the number of the first slot.
+        archive: the number of the archive's slot.
+    """
     homes: dict[str, int] = {}
     dedicated: set[int] = set()
     stateful = 0
     for instance in instances:
         if instance.background:
-            homes[instance.ident] = ARCHIVE
+            homes[instance.ident] = archive
         elif instance.dedicated:
-            homes[instance.ident] = workers + len(dedicated)
+            homes[instance.ident] = first + workers + len(dedicated)
             dedicated.add(homes[instance.ident])
         elif instance.stateless:
             homes[instance.ident] = ANY
         else:
-            homes[instance.ident] = stateful % workers
+            homes[instance.ident] = first + stateful % workers
             stateful += 1
-    return Placement(homes, frozenset(dedicated), workers + len(dedicated))
+    slots = range(first, first + workers + len(dedicated))
+    return Placement(homes, frozenset(dedicated), slots, archive)
 
 
 class Registry:
@@ -159,10 +182,14 @@ class Registry:
     Args:
         overrides: ``concurrent`` by hook, from the configuration.
         dedicated: the slots of dedicated instances.
+        first: the slot where callbacks live that have nothing to live beside.
     """
 
-    def __init__(self, overrides: Mapping[str, bool], dedicated: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, overrides: Mapping[str, bool], dedicated: frozenset[int] = frozenset(), first: int = 0
+    ) -> None:
         self._overrides = dict(overrides)
+        self._first = first
         self._dedicated = dedicated
         self._bound: dict[str, dict[str, Function]] = {}
         self._callbacks: dict[tuple[str, str], dict[str, Function]] = {}
@@ -194,7 +221,7 @@ class Registry:
         for function in self._bound.get(hook, {}).values():
             if function.home >= 0 and function.home not in self._dedicated:
                 return function.home
-        return 0
+        return self._first
 
     @property
     def hooks(self) -> list[str]:
@@ -216,9 +243,9 @@ class Registry:
         bound = self._bound.get(hook, {}).values()
         pre = tuple(self._callbacks.get((hook, "pre"), {}).values())
         post = tuple(self._callbacks.get((hook, "post"), {}).values())
-        hooks = tuple(f for f in bound if f.home != ARCHIVE)
+        hooks = tuple(f for f in bound if not is_archive(f.home))
         foreground = (*pre, *hooks, *post)
         concurrent = self._overrides.get(hook, all(f.concurrent for f in foreground))
         blockers = () if concurrent else tuple(f.label for f in foreground if not f.concurrent)
-        background = tuple(f for f in bound if f.home == ARCHIVE)
+        background = tuple(f for f in bound if is_archive(f.home))
         return Plan(hook, pre, hooks, background, post, concurrent, blockers, self._dedicated)

@@ -13,6 +13,9 @@ No other commit may come between those of a chain: background handlers' updates 
 
 *Turns*: concurrent events that use the same stateful instance draw a ticket for it when they are admitted,
 and their tasks are queued to its worker in the order of the tickets.
+
+A *swap* puts another generation of slots and functions in the place of the present one. It is an ordered
+activity: what was accepted before ends on the old slots, what was accepted after it starts on the new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any
 
 from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ANY, ARCHIVE, Activity, Kind, Slot, Task, group_by_home
+from rigger_mp.engine.activity import ANY, Activity, Kind, Slot, Swap, Task, group_by_home
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.handover import (
     Handover,
@@ -37,7 +40,7 @@ from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
 from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
 from rigger_mp.engine.ready_queue import ReadyQueue
-from rigger_mp.engine.registry import Function, Plan, Registry, Stage
+from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archive
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
@@ -117,6 +120,8 @@ class Scheduler:
         self.nested = 0
         self._chain: int | None = None
         self._job = 0
+        self._staged: dict[int, frozenset[str]] = {}
+        self._held = False
 
     # -- what comes in -----------------------------------------------------------------------------------
 
@@ -172,6 +177,42 @@ class Scheduler:
             activity.unfinished -= 1
             activity.results.update({str(job): result for stage in results for result in stage})
             self._finish_configure(activity)
+
+    # -- generations -------------------------------------------------------------------------------------
+
+    def stage(self, slot: Slot, idents: Iterable[str]) -> None:
+        """Take a slot of a coming generation, which will get a copy of these instances.
+
+        Until the swap it gets nothing but the ``configure`` calls whose turn comes meanwhile.
+        """
+        self.slots[slot.number] = slot
+        slot.held = self._held and is_archive(slot.number)
+        self._staged[slot.number] = frozenset(idents)
+
+    def unstage(self, slots: Iterable[Slot]) -> None:
+        """Forget the slots of a generation that does not come."""
+        for slot in slots:
+            del self._staged[slot.number]
+            self.slot_lost(slot, 0, m.WORKER_LOST, "")
+            del self.slots[slot.number]
+
+    def accept_swap(self, swap: Swap) -> None:
+        """Take a generation whose slots are staged; whatever is accepted from now on is its."""
+        self.registry, self.squash, self.max_nesting = swap.registry, swap.squash, swap.max_nesting
+        self._accept(Activity(Kind.SWAP, 0, Plan("reload", concurrent=False), b"", swap=swap))
+
+    def _swap(self, activity: Activity) -> None:
+        swap = activity.swap
+        assert swap is not None
+        for slot in swap.slots:
+            del self._staged[slot.number]
+        self.table.swap(swap.slots, swap.shared, [slot for n, slot in self.slots.items() if n in self._staged])
+        self.copies, self.threaded = dict(swap.copies), swap.threaded
+        self._end(activity, m.OK)
+        if swap.message is not None:
+            self.messages.append(swap.message)
+
+    # -- what becomes of slots ---------------------------------------------------------------------------
 
     def slot_up(self, slot: Slot) -> None:
         """Note that a process with its instances fills a slot."""
@@ -267,6 +308,8 @@ class Scheduler:
             self._write(activity)
         elif activity.kind is Kind.CONFIGURE:
             self._configure(activity)
+        elif activity.kind is Kind.SWAP:
+            self._swap(activity)
         else:
             self._start_event(activity)
 
@@ -442,7 +485,7 @@ class Scheduler:
     def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
         self.background += 1
-        self._turns.queue(Task(child, stages, ARCHIVE, actors, self.table.estimate(stages)))
+        self._turns.queue(Task(child, stages, function.home, actors, self.table.estimate(stages)))
 
     def resume(self, job: KeptJob) -> None:
         """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""
@@ -457,8 +500,10 @@ class Scheduler:
 
     def hold_archive(self, held: bool) -> None:
         """Send the archive no more jobs, or do so again: what becomes of them could not be written down."""
-        if ARCHIVE in self.slots:
-            self.slots[ARCHIVE].held = held
+        self._held = held
+        for slot in self.slots.values():
+            if is_archive(slot.number):
+                slot.held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
         (result,) = results[0]
@@ -477,7 +522,9 @@ class Scheduler:
 
     def _configure(self, call: Activity) -> None:
         self.configured.append((call.plan.hook, call.arguments))
-        slots = [self.slots[number] for number in self.copies.get(call.plan.hook, ())]
+        ident = call.plan.hook
+        staged = (number for number, idents in self._staged.items() if ident in idents)
+        slots = [self.slots[number] for number in (*self.copies.get(ident, ()), *staged)]
         alive = [slot for slot in slots if not slot.gone]
         call.unfinished = len(alive)
         for slot in alive:

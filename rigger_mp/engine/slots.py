@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
 from rigger_mp.engine.estimate import Estimates
-from rigger_mp.engine.registry import Plan, Stage
+from rigger_mp.engine.registry import Plan, Stage, is_archive
 
 BUDGET = 0.003
 """Seconds of measured work that may be queued in one worker."""
@@ -22,11 +22,13 @@ class SlotTable:
     Attributes:
         slots: by number.
         estimates: how long functions take.
+        superseded: those of former generations that have something left to do.
     """
 
     def __init__(self, slots: Iterable[Slot]) -> None:
         self.slots = {slot.number: slot for slot in slots}
         self.estimates = Estimates()
+        self.superseded: list[Slot] = []
         self._shared: deque[Task] = deque()
         self._delayed: list[Task] = []
 
@@ -49,6 +51,35 @@ class SlotTable:
         if not slot.gone:
             slot.ready.append(task)
         return slot.gone
+
+    def swap(self, slots: Iterable[Slot], shared: frozenset[int], staged: Iterable[Slot] = ()) -> None:
+        """Let only these slots, which are there already, get new tasks; no task of an event may wait for any other.
+
+        An archive's new slot gets its first task when the old one has finished its last.
+
+        Args:
+            slots: those that take over.
+            shared: the numbers of those that take tasks that any worker may run.
+            staged: those that may take over later.
+        """
+        successors = list(slots)
+        kept = {slot.number for slot in (*successors, *staged)}
+        self.superseded = [slot for slot in self.slots.values() if slot.number not in kept]
+        for slot in self.superseded:
+            slot.shared = False
+        for slot in successors:
+            slot.shared = slot.number in shared
+            if is_archive(slot.number):
+                slot.behind = next((old for old in reversed(self.superseded) if is_archive(old.number)), None)
+        self.estimates = Estimates()
+
+    def take_drained(self) -> list[Slot]:
+        """Take out the superseded slots that have nothing left to do."""
+        drained = [slot for slot in self.superseded if slot.drained]
+        for slot in drained:
+            self.superseded.remove(slot)
+            del self.slots[slot.number]
+        return drained
 
     def put_back(self, slot: Slot, task: Task) -> None:
         """Queue a task again that was sent to a slot, before all others."""

@@ -5,6 +5,7 @@
     slot 0 ── worker-0 (pid 11)          a slot outlives its processes; its instances are made again
     slot 1 ── worker-1 (pid 12)          in the next one, and their configure calls replayed
     archive ─ archive  (pid 13)
+    slot 2 ── worker-0 (pid 14)          of another generation, while it takes over
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ARCHIVE, Slot
+from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
 from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
@@ -31,11 +32,35 @@ EXIT_TIME = 1.0
 """Seconds that workers get to end by themselves when the engine stops."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits on processes; see the configuration keys of the same names."""
+
+    max_restarts: int = 5
+    restart_period: float = 60.0
+    max_tasks_per_child: int | None = None
+    time_limited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeatKind:
+    """What all processes of one generation have in common.
+
+    Attributes:
+        settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
+        limits: limits on processes.
+    """
+
+    settings: bytes
+    limits: Limits
+
+
 @dataclass(slots=True, eq=False)
 class Seat:
     """A slot, the process that fills it, and what a new process has to be told.
 
     Attributes:
+        kind: what all processes of its generation are told.
         instances: ``(ident, setup)`` of the instances that live here.
         left_out: problems by ident of the instances that are not made here any more.
         functions: callbacks loaded here, to be loaded again.
@@ -47,11 +72,14 @@ class Seat:
         row: of the present process, in the marks; ``nested``: how many nested events it has fired.
         starts_failed: when processes died, one after another, before they had made their instances, by
             ``time.monotonic``.
+        end_by: until when, by ``time.monotonic``, its process may end by itself: there will be no other;
+            0: it is needed.
         job_marks: of the archive, if there is a spool: where it notes which jobs it starts and ends.
     """
 
     slot: Slot
     name: str
+    kind: SeatKind
     instances: list[tuple[str, bytes]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     functions: dict[str, m.Load] = field(default_factory=dict)
@@ -68,46 +96,32 @@ class Seat:
     job_marks: JobMarks | None = None
     row: int = ROWS
     nested: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on processes; see the configuration keys of the same names."""
-
-    max_restarts: int = 5
-    restart_period: float = 60.0
-    max_tasks_per_child: int | None = None
-    time_limited: bool = False
+    end_by: float = 0.0
 
 
 class Supervisor:
     """Owns the worker processes.
 
     Args:
-        settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
-        limits: limits on processes.
         marks: the memory that outlives this process.
         watch: called with a seat once it has a new process, for its descriptors to be watched.
         unwatch: called with a seat before the descriptors of its process are closed.
 
     Attributes:
         seats: by the number of their slot.
-        limits: limits on processes.
+        dismissed: those whose processes are to end by themselves.
+        time_limited: whether a function may have a time limit.
         may_retire: whether a process may have to be ended between two jobs.
         nested_received: how many nested events have come from processes that have a row in the marks.
     """
 
     def __init__(
         self,
-        settings: bytes,
-        limits: Limits,
         marks: Marks,
         watch: Callable[[Seat], None],
         unwatch: Callable[[Seat], None],
     ) -> None:
         self.seats: dict[int, Seat] = {}
-        self._settings = settings
-        self.limits = limits
         self._marks = marks
         self._rows = list(range(ROWS))
         self._received = [0] * ROWS
@@ -115,15 +129,23 @@ class Supervisor:
         self._unwatch = unwatch
         self._configured: dict[str, list[bytes]] = {}
         self.nested_received = 0
-        self.may_retire = limits.max_tasks_per_child is not None
+        self.dismissed: set[Seat] = set()
+        self.time_limited = False
+        self.may_retire = False
 
     def add(
-        self, slot: Slot, instances: Iterable[tuple[str, bytes]], job_marks: JobMarks | None = None
+        self,
+        slot: Slot,
+        name: str,
+        kind: SeatKind,
+        instances: Iterable[tuple[str, bytes]],
+        job_marks: JobMarks | None = None,
     ) -> Seat:
         """Add a slot and start its first process."""
-        name = "archive" if slot.number == ARCHIVE else f"worker-{slot.number}"
-        seat = Seat(slot, name, list(instances), job_marks=job_marks)
+        seat = Seat(slot, name, kind, list(instances), job_marks=job_marks)
         self.seats[slot.number] = seat
+        self.time_limited |= kind.limits.time_limited
+        self.may_retire |= kind.limits.max_tasks_per_child is not None
         self.start(seat)
         return seat
 
@@ -142,7 +164,8 @@ class Supervisor:
         instances = tuple(
             (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
         )
-        self.send(seat, [m.Host(self._settings, instances, tuple(seat.left_out.items())), *seat.functions.values()])
+        host = m.Host(seat.kind.settings, instances, tuple(seat.left_out.items()))
+        self.send(seat, [host, *seat.functions.values()])
 
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""
@@ -154,9 +177,9 @@ class Supervisor:
         tasks = (task for seat in self.seats.values() for task in seat.slot.outstanding.values())
         return sum(len(t.activity.segments) + len(t.activity.update_segments) for t in tasks) <= most_open()
 
-    def load(self, function: m.Load) -> None:
-        """Give a callback to every process, present and future."""
-        for seat in self.seats.values():
+    def load(self, function: m.Load, seats: Iterable[Seat]) -> None:
+        """Give a callback to the processes of some seats, present and future."""
+        for seat in seats:
             seat.functions[function.function_id] = function
             self.send(seat, [function])
 
@@ -211,9 +234,10 @@ class Supervisor:
             return True
         now = time.monotonic()
         seat.starts_failed.append(now)
-        while seat.starts_failed and seat.starts_failed[0] < now - self.limits.restart_period:
+        limits = seat.kind.limits
+        while seat.starts_failed and seat.starts_failed[0] < now - limits.restart_period:
             seat.starts_failed.popleft()
-        return len(seat.starts_failed) <= self.limits.max_restarts
+        return len(seat.starts_failed) <= limits.max_restarts
 
     def overdue(self) -> list[Seat]:
         """Return the seats whose running function has exceeded its time limit; their processes are halted."""
@@ -232,7 +256,9 @@ class Supervisor:
 
     def next_check(self) -> float | None:
         """Return in how many seconds to look at the time limits again, ``None``: nothing is limited."""
-        if not self.limits.time_limited:
+        if self.dismissed:
+            return LIMIT_CHECK
+        if not self.time_limited:
             return None
         busy = any(seat.slot.outstanding for seat in self.seats.values())
         return LIMIT_CHECK if busy else None
@@ -244,13 +270,30 @@ class Supervisor:
 
     def retire_worn(self) -> None:
         """End, between two jobs, processes that have run ``max_tasks_per_child`` of them, or are worn."""
-        most = self.limits.max_tasks_per_child
         for seat in self.seats.values():
+            most = seat.kind.limits.max_tasks_per_child
             if seat.hosted and (seat.worn or (most is not None and seat.jobs >= most)):
                 seat.slot.up = False
                 if not seat.slot.outstanding and not seat.retiring and seat.process is not None:
                     seat.retiring = True
                     seat.process.kill()
+
+    def dismiss(self, seat: Seat) -> None:
+        """Let the process of a seat that is needed no more end by itself, when it has done what it was sent."""
+        if seat.process is None:
+            del self.seats[seat.slot.number]
+            self.dismissed.discard(seat)
+            return
+        seat.end_by = time.monotonic() + EXIT_TIME
+        self.dismissed.add(seat)
+        seat.process.let_end()
+
+    def end_dismissed(self) -> None:
+        """Kill the processes that were to end by themselves, and did not in time."""
+        now = time.monotonic()
+        for seat in self.dismissed:
+            if seat.process is not None and seat.end_by < now:
+                seat.process.kill_tree()
 
     def stop(self, exit_time: float = EXIT_TIME) -> None:
         """Let every process end within some seconds, kill those that do not, and reap all."""
