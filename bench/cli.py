@@ -39,7 +39,7 @@ examples:
   python -m bench blocking --peers ppe,relay    with these peers only
   python -m bench profile                       where each microsecond goes
   python -m bench --quick                       everything, small, in about a minute
-  python -m bench --json run.json               everything (about an hour with Ray and Dask); keep the samples
+  python -m bench --json run.json               everything (half an hour or more); keep the samples
   python -m bench --from run.json --charts bench/charts --readme
                                                 draw the charts, rewrite the READMEs' figures
 """

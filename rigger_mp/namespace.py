@@ -104,7 +104,10 @@ class Namespace:
     def commit(self, update: Commit) -> None:
         """Apply one set of updates."""
         for name, link in update.items():
-            if is_deletion(link):
+            if type(link) is not tuple:
+                self._chains[name] = [link]
+                self._tail_weight[name] = 0
+            elif is_deletion(link):
                 self._chains.pop(name, None)
                 self._tail_weight.pop(name, None)
             elif self._continues(name, link):

@@ -547,10 +547,10 @@ class Rigger:
         return listen(settings.server_address, settings.server_port, self.config, backend)
 
     def _try_submit(
-        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None
+        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None, since: int
     ) -> bool:
         self._check_initialized()
-        return self._running().try_submit(hook, arguments, waiter, note)
+        return self._running().try_submit(hook, arguments, waiter, note, since)
 
     def _open_store(self, settings: Settings) -> EventStore | None:
         path = self.config.get("server_store")

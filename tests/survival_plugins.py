@@ -75,6 +75,31 @@ class Clerk(RiggerBasePlugin):
         append(log, "filed")
 
 
+class SlowClerk(RiggerBasePlugin):
+    """Runs in the archive, and adds to the globals."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("file_slowly", bg=True)
+
+    def file_slowly(self, gate: str, log: str) -> Any:
+        while not Path(gate).exists():
+            time.sleep(0.005)
+        append(log, "filed")
+        return None, {"filed": 1}
+
+
+class Holder(RiggerBasePlugin):
+    """Stateful, so ordered: holds up everything behind it until a file is there."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("hold")
+
+    def hold(self, gate: str) -> None:
+        append(f"{gate}.started", str(os.getpid()))
+        while not Path(gate).exists():
+            time.sleep(0.005)
+
+
 class Forger(RiggerBasePlugin):
     """Stateless: writes to whatever descriptor it finds."""
 

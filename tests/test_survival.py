@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 from quiet import QuietRigger
-from survival_plugins import Blocker, Clerk, Digger, Forger, Forker, Napper, Poison, Receiver, SlowToArrive
+from survival_plugins import (
+    Blocker,
+    Clerk,
+    Digger,
+    Forger,
+    Forker,
+    Holder,
+    Napper,
+    Poison,
+    Receiver,
+    SlowClerk,
+    SlowToArrive,
+)
 from waiting import wait_for
 
 from rigger_mp import Rigger
@@ -159,3 +171,22 @@ def test_globals_nested_deeper_than_the_dispatcher_can_follow_stop_neither_it_no
         del rigger.global_data["mapping"]
         assert sorted(rigger.global_data) == ["counted", "list"]
         assert pids(rigger, "dispatcher") + pids(rigger, "manager") == before
+
+
+def test_an_update_of_a_background_handler_that_waits_for_its_turn_is_not_lost_in_silence(tmp_path: Path) -> None:
+    plugins = {"holder": Holder, "clerk": SlowClerk}
+    config = {"workers": 1, "plugins": {name: {"plugin": name} for name in plugins}}
+    gate, log, hold = tmp_path / "gate", tmp_path / "log", tmp_path / "hold"
+    with QuietRigger(config, plugins=plugins) as rigger:
+        rigger.submit("file_slowly", gate=str(gate), log=str(log)).result(30)
+        held = rigger.submit("hold", gate=str(hold))
+        wait_for((tmp_path / "hold.started").exists)
+        gate.touch()
+        wait_for(lambda: rigger.stats()["functions"].get("clerk.file_slowly", {}).get("calls"))
+        rigger.stats()
+        kill(rigger, "dispatcher")
+        with pytest.raises(EngineLost):
+            held.result(30)
+        rigger.drain(30)
+        assert "filed" not in rigger.global_data
+        assert any("1 background handler" in str(failure) for failure in rigger.failures), rigger.failures

@@ -45,6 +45,7 @@ class Activity:
         tickets: stateful instances whose turn it still awaits.
         retries: how often a process died under it, each time but the last followed by another try.
         lost: ``(status, detail)`` once a process died under it.
+        since: the version of the globals from which its sender wants to go on, -1: it does not.
         replica: the slot that applies its updates of globals as they are made.
         handed: its background functions have been handed over.
         key: of a background job that the spool keeps; 0 of all else.
@@ -70,6 +71,7 @@ class Activity:
     tickets: set[str] = field(default_factory=set)
     retries: int = 0
     lost: tuple[int, str] | None = None
+    since: int = -1
     replica: Slot | None = None
     segments: Segments = ()
     update_segments: Segments = ()

@@ -21,6 +21,8 @@ from rigger_mp.namespace import Chain, Namespace, is_deletion
 
 ENTRIES_KEPT = 4096
 BYTES_KEPT = 8 << 20
+NEWS_KEPT = 64
+"""Entries that an outcome brings at most."""
 
 Delta = Any
 """``None``: nothing. ``(False, entries)``: apply them. ``(True, chains)``: forget everything, start here."""
@@ -50,6 +52,8 @@ class CommitLog:
         self.version = version
         self._entries: deque[CommitEntry] = deque()
         self._bytes = 0
+        # A log that goes on for a dispatcher that died may have lost what that had.
+        self._oldest_known = version + 1 if version else 0
         self._last_deletion = 0
 
     def append(self, entry: CommitEntry) -> None:
@@ -72,6 +76,13 @@ class CommitLog:
         if missing > len(self._entries):
             return True, self.namespace.export()
         return False, tuple(islice(self._entries, len(self._entries) - missing, None))
+
+    def news(self, version: int) -> tuple[CommitEntry, ...] | None:
+        """Return what was committed since a version; ``None`` if that is much, or not known."""
+        missing = self.version - version
+        if version < self._oldest_known or missing > min(NEWS_KEPT, len(self._entries)):
+            return None
+        return tuple(islice(self._entries, len(self._entries) - missing, None))
 
     def matters(self, names: frozenset[str], replica_version: int) -> bool:
         """Tell whether a reader of these names may be misled by a replica of ``replica_version``."""

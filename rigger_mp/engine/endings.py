@@ -22,6 +22,7 @@ from rigger_mp.errors import (
     WorkerLost,
     WorkerNotStarted,
 )
+from rigger_mp.namespace import Chain
 from rigger_mp.result import HookResult
 
 _LOSSES: dict[int, type[RiggerError]] = {
@@ -80,17 +81,21 @@ class Ended:
         """Whether :meth:`open` returns a result; asking runs no user code."""
         return self._outcome.status == m.OK
 
-    def plain_values(self, names: Iterable[str]) -> dict[str, Any] | None:
+    def plain_values(self, names: Iterable[str] | None) -> dict[str, Any] | None:
         """Return the values of those names where all are local and plain: then no user code runs in reading them.
 
-        ``None`` if they are not, or the event did not succeed.
+        ``None`` if they are not, or the event did not succeed. Without names, of all locals.
         """
-        if self._outcome.status != m.OK:
+        if self._outcome.status != m.OK or self._segments:
             return None
         local = load_names(self._arguments)
         for group in self._outcome.updates:
             for update in group:
                 local |= load_names(update)
+        local["config"] = self._config
+        if names is None:
+            del local["config"]
+            names = local
         values = {name: local.get(name, _ABSENT) for name in names}
         return values if all(type(value) in PLAIN for value in values.values()) else None
 
@@ -100,6 +105,20 @@ class Ended:
         beside = sum(segment.size for segment in self._segments)
         updates = sum(len(update) for group in self._outcome.updates for update in group)
         return len(self._arguments) + updates + beside
+
+    @property
+    def version(self) -> int:
+        """The version of the globals when it ended."""
+        return self._outcome.version
+
+    @property
+    def news(self) -> tuple[m.CommitEntry, ...] | None:
+        """What was committed since the version that the event named, ``None`` if that is not known."""
+        return self._outcome.news
+
+    def read_globals(self) -> dict[str, Chain]:
+        """Return the globals when it ended; asks the Manager."""
+        return self._reader.read(None, self._outcome.version)
 
     def exceptions(self) -> list[BaseException]:
         """Return what went wrong, function by function."""

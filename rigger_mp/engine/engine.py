@@ -233,11 +233,17 @@ class Engine:
         return self._receiver.wait_for(call, event.token)
 
     def try_submit(
-        self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None = None
+        self,
+        hook: str,
+        arguments: Arguments,
+        waiter: Waiter,
+        note: Callable[[int], None] | None = None,
+        since: int = -1,
     ) -> bool:
         """Fire a hook if there is room, without waiting; returns whether there was.
 
-        ``note`` gets the event's token before it can start; it must not raise.
+        ``note`` gets the event's token before it can start; it must not raise. ``since`` is as in
+        :class:`~rigger_mp.engine.messages.Event`.
 
         Raises:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
@@ -250,7 +256,7 @@ class Engine:
             def make(token: int) -> m.Event:
                 if note is not None:
                     note(token)
-                return m.Event(token, hook, *arguments)
+                return m.Event(token, hook, *arguments, since)
 
             self._put(make, waiter)
         return True

@@ -56,12 +56,16 @@ class Result(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A hook to fire. ``token`` is the sender's; 0 where nobody waits."""
+    """A hook to fire. ``token`` is the sender's; 0 where nobody waits.
+
+    ``since`` is the version of the globals that the sender has and wants to go on from, -1: it does not.
+    """
 
     token: int
     hook: str
     arguments: bytes
     segments: Segments = ()
+    since: int = -1
 
 
 class Write(NamedTuple):
@@ -128,7 +132,10 @@ class Stop(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an event ended; ``updates`` are the local updates by stage, ``version`` that of the globals."""
+    """How an event ended; ``updates`` are the local updates by stage, ``version`` that of the globals.
+
+    ``news`` is what was committed since the version that the event named, ``None`` if it named none or too old a one.
+    """
 
     token: int
     status: int
@@ -138,6 +145,7 @@ class Outcome(NamedTuple):
     detail: str
     hook: str
     segments: Segments = ()
+    news: tuple[CommitEntry, ...] | None = None
 
 
 class Squashed(NamedTuple):

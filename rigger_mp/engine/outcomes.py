@@ -26,9 +26,16 @@ class Outcomes:
         self.messages: list[Any] = []
 
     def report(
-        self, activity: Activity, status: int, failures: tuple[Any, ...], detail: str, version: int
+        self,
+        activity: Activity,
+        status: int,
+        failures: tuple[Any, ...],
+        detail: str,
+        version: int,
+        *,
+        news: tuple[m.CommitEntry, ...] | None = None,
     ) -> None:
-        """Tell how an activity ended; ``version`` is that of the globals by then."""
+        """Tell how an activity ended; ``version`` is that of the globals by then, ``news`` how they came to it."""
         hook = activity.plan.hook
         if activity.kind is Kind.EVENT:
             self.counters.ended(hook, status)
@@ -36,7 +43,7 @@ class Outcomes:
             updates = activity.updates
             segments = activity.update_segments if status == m.OK else ()
             self.messages.append(
-                m.Outcome(activity.token, status, updates, failures, version, detail, hook, segments)
+                m.Outcome(activity.token, status, updates, failures, version, detail, hook, segments, news)
             )
         elif status != m.OK:
             self.squashed(hook, failures or (loss_record(hook, LOSS_NAMES[status], detail),))

@@ -123,7 +123,11 @@ class Scheduler:
     def accept(self, event: m.Event) -> None:
         """Take an event from the user's process."""
         plan = self.registry.plan(event.hook)
-        self._accept(Activity(Kind.EVENT, event.token, plan, event.arguments, segments=event.segments))
+        self._accept(
+            Activity(
+                Kind.EVENT, event.token, plan, event.arguments, segments=event.segments, since=event.since
+            )
+        )
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -378,7 +382,8 @@ class Scheduler:
         self.nested -= activity.nested
         self._running -= 1
         self._ordered_running -= activity.ordered
-        self.outcomes.report(activity, status, failures, detail, self.log.version)
+        news = self.log.news(activity.since)
+        self.outcomes.report(activity, status, failures, detail, self.log.version, news=news)
         if not self._running:
             self._chain = None
         if not self._ordered_running:
@@ -392,6 +397,7 @@ class Scheduler:
 
     def _commit_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
+        self.background -= len(deferred)
         for entry in deferred:
             self._commit(entry)
 
@@ -455,16 +461,17 @@ class Scheduler:
             self.slots[ARCHIVE].held = held
 
     def _background_done(self, task: Task, results: Results) -> None:
-        self.background -= 1
         (result,) = results[0]
         if task.activity.key:
             self.changes.append(change_at_end(task.activity, result[2]))
-        if result[2] is not None:
-            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
-        elif result[1]:
+        if result[1]:  # it has not ended before its update is committed
             self._deferred.append(((result[1],),))
             if not self._ordered_running:
                 self._commit_deferred()
+            return
+        self.background -= 1
+        if result[2] is not None:
+            self.outcomes.squashed(task.activity.plan.hook, (result[2],))
 
     # -- configure ---------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ MOST_DELAY = 0.001
 """Seconds that a result may be kept back while the batch goes on."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
-KEEP_SEGMENTS = 0.02
+KEEP_SEGMENTS = 0.1
 """Seconds that the large values of a job are kept: the next job is often another function of the same event."""
 
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from asyncio import StreamReaderProtocol
 from collections.abc import Callable
+from typing import Any
 
 from rigger_mp.engine.endings import Ended
 from rigger_mp.net import protocol
+from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.results import Task
 from rigger_mp.net.strict_json import JsonError, dump_json
 
@@ -37,16 +39,18 @@ class DirectProtocol(StreamReaderProtocol):
             super().data_received(data)
 
 
-def plain_body(task: Task, max_bytes: int) -> bytes | None:
+def plain_body(task: Task, globals_: GlobalsReplica, max_bytes: int) -> bytes | None:
     """Return the reply to who waits for a task, ``None`` if making it may run user code, or wait."""
     ending, request = task.ending, task.request
     if not ending or not ending.succeeded:
         return None
     if not request.grab:
         return protocol.ended_body(task.tid, None)
-    if request.results is None or type(ending) is not Ended:
+    if type(ending) is not Ended:
         return None
     values = ending.plain_values(request.results)
+    if values is not None and request.results is None:
+        values = _with_globals(values, globals_.values_at_end(ending))
     if values is None:
         return None
     try:
@@ -54,3 +58,7 @@ def plain_body(task: Task, max_bytes: int) -> bytes | None:
     except JsonError:
         return None
     return body if len(body) <= max_bytes else None
+
+
+def _with_globals(local: dict[str, Any], globals_: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if globals_ is None else {**globals_, **local}

@@ -53,8 +53,8 @@ An error without ``id`` may concern the connection as a whole; it is then closed
 ``event_name``     fields                                     reply
 =================  =========================================  ==============================================
 ``hello``                                                     ``{"message": "OK", "protocol": 1, "server":
-                                                              "rigger_mp 0.1.0", "authenticate": false,
-                                                              "limits": {...}}``
+                                                              "rigger_mp 0.1.0", "instance": "9f86d081...",
+                                                              "authenticate": false, "limits": {...}}``
 ``ping``                                                      ``{"message": "PONG"}``
 ``auth``           ``token``: string                          ``{"message": "OK"}``
 ``task_check``     ``tid``: string; ``grab_result``: boolean  ``{"message": "OK", "tid": ..., "status": 1}``,
@@ -78,15 +78,20 @@ result, with ``keys`` idempotency keys whose replies have been received.
 **Repeating.** Whoever lost the connection before the reply came cannot know whether the event was accepted.
 An event with a ``key`` may be sent again, over any connection: within ``server_idempotency_time`` the same key
 with the same event runs nothing and gets the first one's reply (when it has ended, if it waits). The same key with
-another event is a ``KeyReuseError``. An event refused without a ``tid`` leaves its key unused. Keys do
-not outlive the server's process.
+another event is a ``KeyReuseError``. An event refused without a ``tid`` leaves its key unused.
+
+Keys are remembered by what ``hello`` calls ``instance``. A server that comes back with another one does not know them:
+then nobody can tell whether an event that has no reply ran, and to send it again may run it twice. With
+``server_store`` the instance stays the same however the server ended, and the events with it: those that it had
+accepted and not started run in the next server, with or without key; what is sent again under its key gets the
+first one's reply, or, where the server was killed between its start and its reply, an ``EngineLost``.
 
 **Back-pressure.** Where ``queue_size`` events are pending, or ``server_max_in_flight`` of one connection, or its
 replies are not read, the server stops reading from that connection until that is over. Nothing is lost.
 A connection that does not read its replies for ``server_write_timeout`` is dropped.
 
 **Stopping.** From then on events are refused with ``NotRunningError``; every accepted one runs, replies are
-sent, connections are closed.
+sent, the last of them ``{"message": "BYE"}``, and connections are closed. A line that has no reply then did nothing.
 """
 
 from __future__ import annotations

@@ -15,13 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_arguments
+from rigger_mp.engine.endings import Ended
 from rigger_mp.engine.pending import Waiter
 from rigger_mp.engine.segments import Arguments, dump_with_segment
-from rigger_mp.errors import EngineLost, LimitError, NotRunningError
+from rigger_mp.errors import EngineLost, LimitError, NotRunningError, RiggerError
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker, body_of
 from rigger_mp.net.direct import plain_body
 from rigger_mp.net.event_store import LOST, UNKNOWN, EventStore, Recovered, State
+from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.outbox import EndedReply
 from rigger_mp.net.results import KeyWindow, Recipient, Task, TaskStore
@@ -52,7 +54,7 @@ class Backend:
         store: where accepted events are written down, ``None``: nowhere.
     """
 
-    try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None], bool]
+    try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None, int], bool]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
@@ -82,6 +84,7 @@ class Service:
         self._numbers = itertools.count(1)
         self._tasks = TaskStore(limits)
         self._store = backend.store
+        self._globals = GlobalsReplica()
         self._keys = KeyWindow(limits, self._store.forget if self._store is not None else lambda _tid: None)
         self._inbox: deque[Task] = deque()
         self._woken = False
@@ -136,12 +139,14 @@ class Service:
 
     def _submit(self, task: Task, line: bytes) -> bool:
         request, store = task.request, self._store
+        wants_globals = task.direct is not None and request.grab and request.results is None
+        since = self._globals.version if wants_globals else -1
         arguments = dump_with_segment(dump_arguments, request.data or {})
         if store is None:
-            return self.backend.try_submit(request.hook, arguments, task, None)
+            return self.backend.try_submit(request.hook, arguments, task, None, since)
         store.reserve(len(line))
         return self.backend.try_submit(
-            request.hook, arguments, task, lambda token: store.accept(task.tid, token, line)
+            request.hook, arguments, task, lambda token: store.accept(task.tid, token, line), since
         )
 
     def _repeat(self, request: protocol.Request, connection: Connection) -> bool:
@@ -168,13 +173,17 @@ class Service:
             self._store.end(task.tid, succeeded=task.ending.succeeded)
         if task.direct is None:
             self._put_ended(task)
-        elif (body := plain_body(task, self.limits.max_reply_bytes)) is not None:
+        elif (body := plain_body(task, self._globals, self.limits.max_reply_bytes)) is not None:
             self._send_directly(task, body)
         else:
             self.bodies.run(partial(self._make_and_send, task))
 
     def _make_and_send(self, task: Task) -> None:
         self._send_directly(task, body_of(task, task.request.grab, self.limits.max_reply_bytes))
+        ending = task.ending
+        if type(ending) is Ended and ending.succeeded and task.request.results is None:
+            with contextlib.suppress(RiggerError):  # the Manager is gone
+                self._globals.begin_at_end(ending)
 
     def _send_directly(self, task: Task, body: bytes) -> None:
         """Send a reply from this thread, or leave it to the loop."""

@@ -32,6 +32,7 @@ Ctrl-C ends the load early and checks what has been done so far. The exit status
 ledger is then kept, and named with the command that repeats the run's decisions.
 """
 
+INTERRUPTED = 130
 MOST_SHOWN = 20
 """Violations that are printed; the file ``violations`` beside the ledger has all."""
 
@@ -59,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     weights = (*WEIGHTS, DISPATCHER_WEIGHT) if options.kill_dispatcher else WEIGHTS
     print(f"chaos for {options.seconds:g} s, seed {seed}")
-    verdict = run(Options(options.seconds, seed, Habits(options.pause, options.stops, weights)))
+    try:
+        verdict = run(Options(options.seconds, seed, Habits(options.pause, options.stops, weights)))
+    except KeyboardInterrupt:
+        print("interrupted before the load had begun, or again while its end was awaited: nothing is checked")
+        return INTERRUPTED
     print("\n".join(verdict.summary))
     if not verdict.violations:
         return 0

@@ -47,6 +47,11 @@ class Load:
         client: a client of its server.
         history: gets events and outcomes.
         rng: decides everything.
+
+    Attributes:
+        ended: how many events ended in each outcome.
+        trouble: what went wrong and belongs to no outcome.
+        interrupted: set it to end the load between two events.
     """
 
     def __init__(self, rigger: Rigger, client: RiggerClient, history: History, rng: random.Random) -> None:
@@ -60,6 +65,7 @@ class Load:
         self._weights = [kind.weight for kind in self._kinds]
         self.ended: Counter[str] = Counter()
         self.trouble: list[str] = []
+        self.interrupted = False
 
     @property
     def fired(self) -> int:
@@ -68,7 +74,7 @@ class Load:
 
     def run(self, until: float, tick: Callable[[], None]) -> None:
         """Fire events until ``time.monotonic()`` says ``until``."""
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self.interrupted:
             for _ in range(self._burst()):
                 self._fire(self._rng.choices(self._kinds, self._weights)[0])
             if self._rng.random() < READ_SHARE:

@@ -19,7 +19,7 @@ class CuttingProxy:
         shortest, longest: bytes that pass until then.
     """
 
-    def __init__(self, port: int, rng: random.Random, shortest: int = 2_000, longest: int = 40_000) -> None:
+    def __init__(self, port: int, rng: random.Random, shortest: int = 500, longest: int = 8_000) -> None:
         self._target = ("127.0.0.1", port)
         self._rng = rng
         self._range = (shortest, longest)

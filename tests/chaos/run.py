@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -112,6 +113,20 @@ def config_of(rng: random.Random, ledger: str) -> dict[str, Any]:
 def run(options: Options) -> Verdict:
     """Run the load for a while, then check everything; Ctrl-C ends the load early."""
     folder = Path(tempfile.mkdtemp(prefix="rigger-mp-chaos-"))
+    try:
+        history, violations, chaos = _run_in(folder, options)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    if violations:
+        (folder / "violations").write_text("\n".join(violations))
+        (folder / "timeline").write_text("\n".join([*timeline(history), *chaos.messages]))
+    else:
+        shutil.rmtree(folder)
+    return Verdict(chaos.summary(violations), violations, folder if violations else None)
+
+
+def _run_in(folder: Path, options: Options) -> tuple[History, list[str], Chaos]:
     ledger, temporary = folder / "ledger", folder / "tmp"
     ledger.mkdir()
     temporary.mkdir()
@@ -124,13 +139,7 @@ def run(options: Options) -> Verdict:
         trouble.extend(left_behind(before, temporary, chaos.processes(ledger)))
         history = chaos.history
         read_ledger(history, _lines(ledger))
-        violations = check(history) + trouble
-    if violations:
-        (folder / "violations").write_text("\n".join(violations))
-        (folder / "timeline").write_text("\n".join([*timeline(history), *chaos.messages]))
-    else:
-        shutil.rmtree(folder)
-    return Verdict(chaos.summary(violations), violations, folder if violations else None)
+        return history, check(history) + trouble, chaos
 
 
 @contextmanager
@@ -219,9 +228,9 @@ class Chaos:
         killer = self._killer = Killer(self._rigger, self.history.kills, self._kill_rng, self._options.habits)
         killer.start()
         began = time.monotonic()
-        try:
+        with _ended_by_interrupt(load):
             load.run(began + self._options.seconds, self._ticker(began))
-        except KeyboardInterrupt:
+        if load.interrupted:
             self._options.progress("interrupted: checking what has been done so far")
         killer.stop()
         self._seconds = time.monotonic() - began
@@ -303,6 +312,24 @@ class Chaos:
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
+
+
+@contextmanager
+def _ended_by_interrupt(load: Load) -> Iterator[None]:
+    """Have the first Ctrl-C end the load between two events, and a second one everything."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        load.interrupted = True
+        signal.signal(signum, previous)
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
