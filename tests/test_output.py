@@ -18,6 +18,7 @@ from waiting import DEADLINE, wait_for
 
 from rigger_mp import Rigger, RiggerBasePlugin, RiggerClient
 from rigger_mp.engine.messages import Output
+from rigger_mp.engine.output import LONGEST_TEXT
 from rigger_mp.errors import ConfigError, WorkerLost
 
 LOGGER = "tests.output"
@@ -27,7 +28,7 @@ class Talker(RiggerBasePlugin):
     stateless = True
 
     def plugin_initialize(self) -> None:
-        for event in ("say", "log", "die", "flood", "from_thread", "from_child", "odd", "fail_logging"):
+        for event in ("say", "log", "die", "flood", "from_thread", "from_child", "odd", "long_line", "fail_logging"):
             self.register_plugin_hook(event)
 
     def say(self, text: str) -> None:
@@ -73,6 +74,10 @@ class Talker(RiggerBasePlugin):
         sys.stdout.buffer.write(b" bytes \xff")
         sys.stdout.write("\ud800\r\n")
         sys.stdout.write("")
+
+    def long_line(self, size: int) -> None:
+        sys.stdout.write("\N{EURO SIGN}" * size)
+        logging.getLogger(LOGGER).warning("w" * size)
 
     def fail_logging(self) -> None:
         logging.getLogger(LOGGER).warning("%d", "no number")
@@ -171,10 +176,10 @@ def test_a_flood_is_bounded_and_said(tmp_path: Path) -> None:
         wait_for((tmp_path / "done").exists)  # nobody had to take it
         gate.set()
         future.result(DEADLINE)
-        rigger.fire_hook("say", text="after")
-        wait_for(lambda: "after\n" in rigger.text())
         wait_for(lambda: any("were dropped (max_output)" in message for message in rigger.messages))
         assert len(rigger.outputs) < 5000
+        rigger.fire_hook("say", text="after")
+        assert rigger.text().endswith("after\n")
 
 
 def test_the_configuration_of_logging_applies(tmp_path: Path) -> None:
@@ -195,6 +200,43 @@ def test_the_configuration_of_logging_applies(tmp_path: Path) -> None:
         logging.getLogger(LOGGER).propagate = True
     with pytest.raises(ConfigError, match=r"logging: .*dictConfig"):
         Rigger({**CONFIG, "logging": {"handlers": {"x": {"class": "no.such"}}}}, plugins={"talker": Talker}).start()
+
+
+def test_what_is_long_travels_in_parts_and_records_are_cut(caplog: pytest.LogCaptureFixture) -> None:
+    with Listening(CONFIG, plugins={"talker": Talker}) as rigger:
+        rigger.fire_hook("long_line", size=1_000_000)
+        assert rigger.text() == "\N{EURO SIGN}" * 1_000_000
+        assert max(len(output.text) for output in rigger.outputs) < 200_000
+    (message,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert message == "w" * LONGEST_TEXT + f"... ({1_000_000 - LONGEST_TEXT} more characters)"
+
+
+BROKEN_PIPE = """
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Talker(RiggerBasePlugin):
+    def plugin_initialize(self): self.register_plugin_hook("say")
+    def say(self):
+        for number in range(20_000): print(number, "\N{EURO SIGN}")
+
+with Rigger({"plugins": {"talker": {"plugin": "talker"}}}, plugins={"talker": Talker}) as rigger:
+    rigger.fire_hook("say")
+"""
+
+
+def test_a_reader_that_has_enough_costs_no_event_and_no_noise() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    program = subprocess.Popen(
+        [sys.executable, "-c", BROKEN_PIPE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"0 \\u20ac\n"
+    program.stdout.close()
+    assert program.stderr is not None
+    errors = program.stderr.read().decode()
+    program.stderr.close()
+    program.wait()
+    assert "in write_output" not in errors
 
 
 SERVED = """

@@ -148,6 +148,8 @@ class Dispatcher:
         # The Manager must have a commit before anybody is told of it: it may be asked for it next.
         if self._outbox and (self._peers.manager.broken or not self._peers.manager.blocked):
             self._send_outbox()
+        if self._output_waiting and not self._outbox and not self._peers.outcomes.blocked:
+            self._settle_output()
         self._watch_writers()
 
     def _end_former(self) -> None:
@@ -325,6 +327,8 @@ class Dispatcher:
             writer.flush()
         if self._outbox:
             self._peers.outcomes.write_batch(self._outbox, lambda: False)
+            self._outbox.clear()
+        self._settle_output()
         self._peers.outcomes.write(m.pack((m.Stopped(self._scheduler.log.version),)))
 
     def _await_release(self) -> None:
@@ -381,9 +385,7 @@ class Dispatcher:
                 case m.Nested():
                     self._supervisor.count_nested(seat)
                     self._scheduler.accept_nested(message)
-                case m.Log():
-                    self._outbox.append(message)
-                case m.Output() | m.Record():
+                case m.Log() | m.Output() | m.Record():
                     self._forward(message, len(payload))
                 case m.Worn():
                     self._supervisor.wear_out(seat)
@@ -392,17 +394,20 @@ class Dispatcher:
 
     def _forward(self, message: Any, size: int) -> None:
         """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
-        if not self._peers.outcomes.blocked:
-            self._output_waiting = 0
-            if self._output_dropped:
-                text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
-                self._outbox.append(m.Log(text))
-                self._output_dropped = 0
         self._output_waiting += size
         if self._output_waiting <= self._max_output:
             self._outbox.append(message)
         else:
             self._output_dropped += 1
+
+    def _settle_output(self) -> None:
+        """Note that nothing waits any more, and say what was dropped meanwhile."""
+        self._output_waiting = 0
+        if self._output_dropped:
+            text = f"{self._output_dropped} messages of hooks, printed or logged, were dropped (max_output)"
+            self._output_dropped = 0
+            self._outbox.append(m.Log(text))
+            self._send_outbox()
 
     def _on_end(self, seat: Seat, process: WorkerProcess, status: int = m.WORKER_LOST, why: str = "") -> None:
         if seat.process is not process:

@@ -12,6 +12,7 @@ where the user's process had them when the engine started; so does what a child 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -22,8 +23,10 @@ from typing import Any
 
 from rigger_mp.engine import messages as m
 
-LONGEST_LINE = 1 << 16
-"""Bytes after which a line travels in parts."""
+LONGEST_PART = 1 << 16
+"""Bytes that travel at once: more is sent in parts, which are whole lines unless these are longer."""
+LONGEST_TEXT = 1 << 18
+"""Characters of a log record's message or attribute; what is longer is cut."""
 _PLAIN = (str, int, float, bool, type(None))
 
 Send = Callable[[Any], None]
@@ -68,7 +71,7 @@ class LineStream(io.RawIOBase):
         self._origin = origin
         self._send = send
         self._original = original
-        self._begun = b""
+        self._begun: dict[int, bytes] = {}
 
     def writable(self) -> bool:
         """Return true."""
@@ -84,23 +87,33 @@ class LineStream(io.RawIOBase):
         if os.getpid() != self._origin.pid:
             os.write(self.fileno(), data)  # a child of a hook must not write between the messages of its parent
             return len(data)
-        lines, newline, rest = (self._begun + data).rpartition(b"\n")
-        self._begun = rest
-        if newline:
-            self._tell(lines + newline)
-        if len(self._begun) > LONGEST_LINE:
-            self.finish_line()
+        for start in range(0, len(data), LONGEST_PART):
+            self._take(data[start : start + LONGEST_PART])
         return len(data)
 
-    def forget_line(self) -> None:
-        """Drop what has no end of line yet: another process sends it."""
-        self._begun = b""
+    def _take(self, data: bytes) -> None:
+        thread = threading.get_ident()
+        lines, newline, rest = (self._begun.pop(thread, b"") + data).rpartition(b"\n")
+        if newline:
+            self._tell(lines + newline)
+        if len(rest) > LONGEST_PART:
+            end = _end_of_whole_characters(rest)
+            self._tell(rest[:end])
+            rest = rest[end:]
+        if rest:
+            self._begun[thread] = rest
 
-    def finish_line(self) -> None:
-        """Send what has no end of line yet."""
-        if self._begun:
-            begun, self._begun = self._begun, b""
-            self._tell(begun)
+    def finish_lines(self) -> None:
+        """Send what has no end of line yet, of this thread and of those that have ended."""
+        if not self._begun:
+            return
+        running = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        for thread in self._begun.keys() - running:
+            self._tell(self._begun.pop(thread))
+
+    def forget_lines(self) -> None:
+        """Drop what has no end of line yet: another process sends it."""
+        self._begun.clear()
 
     def _tell(self, data: bytes) -> None:
         self._send(m.Output(data.decode("utf-8", "backslashreplace"), self._name, *self._origin.describe()))
@@ -130,7 +143,7 @@ class RecordHandler(logging.Handler):
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["hook"], fields["plugin"], fields["event"], fields["worker_pid"] = self._origin.describe()
         fields["processName"] = self._origin.process_name
-        return fields
+        return {name: _shortened(value) for name, value in fields.items()}
 
 
 class Forwarder:
@@ -167,12 +180,26 @@ class Forwarder:
     def forget_lines(self) -> None:
         """Drop, in a child that a hook forked, the lines that its parent has begun."""
         for stream in self._streams:
-            stream.forget_line()
+            stream.forget_lines()
 
     def finish_lines(self) -> None:
         """Send lines that a function has begun and not ended."""
         for stream in self._streams:
-            stream.finish_line()
+            stream.finish_lines()
+
+
+def _end_of_whole_characters(data: bytes) -> int:
+    """Return where the last, perhaps incomplete, character of some UTF-8 begins."""
+    for end in range(len(data) - 1, max(0, len(data) - 4), -1):
+        if data[end] & 0xC0 != 0x80:
+            return end
+    return len(data)
+
+
+def _shortened(value: Any) -> Any:
+    if type(value) is not str or len(value) <= LONGEST_TEXT:
+        return value
+    return f"{value[:LONGEST_TEXT]}... ({len(value) - LONGEST_TEXT} more characters)"
 
 
 def log_levels() -> dict[str, int]:
@@ -199,8 +226,14 @@ def handle_record(fields: tuple[tuple[str, Any], ...]) -> None:
 
 
 def write_output(output: m.Output) -> None:
-    """Write what a hook printed to the stream of the same name, if this process has one."""
+    """Write what a hook printed to the stream of the same name, if this process has one and somebody reads it."""
     stream = sys.stdout if output.stream == "stdout" else sys.stderr
-    if stream is not None:
-        stream.write(output.text)
+    if stream is None or stream.closed:
+        return
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            stream.write(output.text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(output.text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
