@@ -117,7 +117,7 @@ class Rogue(RiggerBasePlugin):
             threading.Thread(target=time.sleep, args=(600,), daemon=daemon).start()
 
     def start_children(self) -> Any:
-        children = [multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)) for _ in range(2)]
+        children = [multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)) for _ in range(8)]
         for child in children:
             child.start()
         return {"children": [child.pid for child in children]}, None

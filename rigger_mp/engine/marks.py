@@ -64,6 +64,7 @@ class Marks:
         self.places = places
         self.fd = _make_file(memory_size(places)) if fd is None else fd
         self._memory = mmap.mmap(self.fd, memory_size(places))
+        self._left: mmap.mmap | None = None
         self.counts = Counts()
 
     # -- the user's process ------------------------------------------------------------------------------
@@ -130,7 +131,8 @@ class Marks:
 
     def leave(self) -> None:
         """In a child that a hook forked: touch the shared memory no more."""
-        self._memory = mmap.mmap(-1, memory_size(self.places))
+        # The mapping is kept: with it Python would close a descriptor whose number is another's by now.
+        self._left, self._memory = self._memory, mmap.mmap(-1, memory_size(self.places))
 
     def _place(self, token: int) -> int:
         return _PLACES_AT + token % self.places * _INT.size
