@@ -148,6 +148,14 @@ def test_a_signal_drains(served: Served, tmp_path: Path, number: signal.Signals)
     assert (tmp_path / "log").read_text().split() == [str(text) for text in range(300)]
 
 
+def test_nobody_reads_what_it_says_and_it_stops_all_the_same(served: Served) -> None:
+    assert served.process.stderr is not None
+    served.process.stderr.close()
+    served.process.stderr = None
+    served.process.terminate()
+    assert served.process.wait(60) == 0
+
+
 def test_a_second_signal_kills(served: Served) -> None:
     served.call("fire", "hold", "seconds=600")
     processes = psutil.Process(served.process.pid).children(recursive=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from rigger_mp.candidate import Candidate
@@ -15,6 +14,12 @@ from rigger_mp.cli.log_format import line_of_message, lines_of_output
 from rigger_mp.config import Settings
 from rigger_mp.engine.messages import Output
 from rigger_mp.rigger import Rigger
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard error, if anybody still reads that: nobody must not keep a service from stopping."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class CommandRigger(Rigger):
@@ -36,8 +41,7 @@ class CommandRigger(Rigger):
         super().__init__(config)
         self._prints_aside = prints_aside
         self.log_format = log_format
-        self._write_line: Callable[[str], None] = partial(print, file=sys.stderr, flush=True)
-        self.say: Callable[[str], None] = self._write_line if log_format == "text" else self._say_as_json
+        self.say: Callable[[str], None] = write_line if log_format == "text" else self._say_as_json
         self.read_config(self.config_file)
         self._overrides = overrides
         self.config = {**self.config, **overrides}
@@ -58,13 +62,13 @@ class CommandRigger(Rigger):
         self.say(str(message))
 
     def _say_as_json(self, message: str) -> None:
-        self._write_line(line_of_message(message))
+        write_line(line_of_message(message))
 
     def handle_output(self, output: Output) -> None:
         """Write what a hook printed."""
         if self.log_format == "json":
             for line in lines_of_output(output):
-                self._write_line(line)
+                write_line(line)
         else:
             super().handle_output(output._replace(stream="stderr") if self._prints_aside else output)
 

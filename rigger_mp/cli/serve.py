@@ -81,6 +81,13 @@ class _Service:
 
     def run(self) -> int:
         """Serve; return the exit status."""
+        try:
+            return self._run()
+        except BaseException:
+            self._rigger.stop(graceful_timeout=0)  # or the server would keep the process alive
+            raise
+
+    def _run(self) -> int:
         with self._interrupts.calling(self._wake):
             self._rigger.start()
             host, port = self._rigger.server_address or ("", 0)
