@@ -29,9 +29,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from rigger_mp import Rigger, RiggerClient
+    from rigger_mp import Rigger
+    from rigger_mp.pytest_plugin.producers import RemoteHooks
 
 DEFAULT_ARTIFACTS = "rigger-artifacts"
+RUN_NOTHING = ("help", "collectonly", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
+"""pytest's options with which no test is run."""
 SESSION = "rigger_mp session"
 """The name under which pytest's plugin manager has the session."""
 
@@ -46,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fire the hooks at a server that runs already (its token: variable RIGGER_TOKEN)",
     )
     group.addoption(
+        "--rigger-tls-ca",
+        metavar="FILE",
+        help="encrypt the connection to --rigger-server; this certificate must have signed the server's",
+    )
+    group.addoption(
         "--rigger-artifacts",
         metavar="DIR",
         default=DEFAULT_ARTIFACTS,
@@ -58,20 +66,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("rigger") and config.getoption("rigger_server"):
         raise pytest.UsageError("--rigger and --rigger-server exclude each other: start an engine, or use a server")
     wanted = config.getoption("rigger") or config.getoption("rigger_server")
-    if not wanted or config.getoption("help") or config.getoption("collectonly"):
+    if not wanted or any(config.getoption(option, False) for option in RUN_NOTHING):
         return
-    from rigger_mp.pytest_plugin.session import make_session  # noqa: PLC0415 - imports the engine
+    from rigger_mp.pytest_plugin.main_session import make_session  # noqa: PLC0415 - imports the engine
 
     config.pluginmanager.register(make_session(config), SESSION)
 
 
 @pytest.fixture(scope="session")
-def rigger(request: pytest.FixtureRequest) -> Rigger | RiggerClient:
-    """The engine of ``--rigger``, or a client of it or of ``--rigger-server``; both have fire_hook and submit."""
+def rigger(request: pytest.FixtureRequest) -> Rigger | RemoteHooks:
+    """Fires a test's own hooks: ``fire_hook(hook, *, wait=True, **arguments)`` and ``submit(hook, **arguments)``.
+
+    The engine of ``--rigger``; in a worker of pytest-xdist, or with ``--rigger-server``, what has the same two over TCP.
+    """
     session: Any = request.config.pluginmanager.get_plugin(SESSION)
     if session is None:
         pytest.skip("needs an engine: run pytest with --rigger CONFIG or --rigger-server HOST:PORT")
-    target: Rigger | RiggerClient = session.target
+    target: Rigger | RemoteHooks = session.target
     return target
 
 
