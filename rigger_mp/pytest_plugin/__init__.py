@@ -77,7 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def rigger(request: pytest.FixtureRequest) -> Rigger | RemoteHooks:
     """Fires a test's own hooks: ``fire_hook(hook, *, wait=True, **arguments)`` and ``submit(hook, **arguments)``.
 
-    The engine of ``--rigger``; in a worker of pytest-xdist, or with ``--rigger-server``, what has the same two over TCP.
+    It is the engine of ``--rigger``; in a worker of pytest-xdist, or with ``--rigger-server``, what has these two
+    over TCP. Without either option the test is skipped.
     """
     session: Any = request.config.pluginmanager.get_plugin(SESSION)
     if session is None:
@@ -88,7 +89,7 @@ def rigger(request: pytest.FixtureRequest) -> Rigger | RemoteHooks:
 
 @pytest.fixture
 def artifact_dir(request: pytest.FixtureRequest) -> Any:
-    """The test's directory for artifacts, a ``pathlib.Path``."""
+    """The test's directory for artifacts, a ``pathlib.Path``; the test is skipped without the options."""
     session: Any = request.config.pluginmanager.get_plugin(SESSION)
     if session is None:
         pytest.skip("needs --rigger CONFIG or --rigger-server HOST:PORT")
