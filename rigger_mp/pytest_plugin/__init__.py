@@ -12,12 +12,20 @@ hook           arguments, besides ``worker_id`` ("master", "gw0", …)
 start_session  ``root`` (directory), ``artifacts`` (directory)
 start_test     ``test_name`` (node id), ``test_location`` (file:line), ``artifact_dir``, ``artifact_path``
 finish_test    the same, ``test_result``, ``duration`` (seconds), ``longrepr``, ``stdout``, ``stderr``, ``log``
-finish_session ``exit_status`` (int), ``duration`` (seconds)
+finish_session ``root``, ``artifacts``, ``exit_status`` (int), ``duration`` (seconds)
 ============== =========================================================================================
 
 ``finish_test`` is fired once for each result that pytest counts in its summary, so a test that passed and whose
 teardown failed has two: ``passed`` and ``error``. A module that cannot be collected has one without
-``start_test``. ``artifact_dir`` is a directory of the test's own, and ``artifact_path`` the start of file names in it.
+``start_test``; a test that Ctrl-C ended has ``interrupted``, which pytest does not count. Results that other plugins
+invent, such as ``rerun``, are fired by their names. ``finish_session`` comes after the end of all other hooks; at a
+server that runs already, of all ordered ones.
+
+``artifact_dir`` is a directory of the test's own, and ``artifact_path`` the start of file names in it. Directories of
+an earlier run stay.
+
+What goes wrong with a hook fails no test and does not change the exit status: the summary tells, and
+``rigger.log``, in the directory of artifacts, has it in full, with all that hooks print and log.
 
 Without these options nothing happens, and nothing of the engine is imported.
 """

@@ -89,7 +89,10 @@ class MainSession(TestRunner):
             raise pytest.UsageError(f"{self._option}: {error}") from error
         except RiggerError as error:
             raise pytest.UsageError(f"{self._option}: {error}; start one with: rigger-mp serve CONFIG") from error
-        self.fire("start_session", root=str(self.config.rootpath), artifacts=str(self.artifacts.root))
+        self.fire("start_session", **self._places())
+
+    def _places(self) -> dict[str, str]:
+        return {"root": str(self.config.rootpath), "artifacts": str(self.artifacts.root)}
 
     @property
     def _option(self) -> str:
@@ -121,7 +124,7 @@ class MainSession(TestRunner):
         seconds = round(time.monotonic() - self._began, 6)
         arguments = {"worker_id": self.worker_id, "exit_status": exit_status, "duration": seconds}
         try:
-            self._reports = producer.finish("finish_session", **arguments)
+            self._reports = producer.finish("finish_session", **self._places(), **arguments)
         except RiggerError as error:
             self._log.write(f"finish_session: {error}\n")
             self.problems.append(f"finish_session failed: {str(error).strip()}")
@@ -137,7 +140,7 @@ class MainSession(TestRunner):
         """Say where the reports are, and which hooks failed."""
         if not self._reports and not self.problems and not self._log.used:
             return
-        terminalreporter.section("rigger")
+        terminalreporter.write_sep("=", "rigger")
         for line in self._reports:
             terminalreporter.write_line(line)
         if self._log.used:
