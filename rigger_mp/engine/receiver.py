@@ -14,17 +14,21 @@ to the results thread, which from then on reads again. A caller that is interrup
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rigger_mp.eager_wait import EagerWait
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader
 from rigger_mp.engine.endings import Ended, Lost
 from rigger_mp.engine.frames import CHUNK, split_frames
 from rigger_mp.engine.pending import Call
 
+LOOK_TIME = 0.0005
+"""Seconds that a caller looks for its outcome before it sleeps."""
 STANDBY = 0.005
 """Seconds after the last event of a caller that reads itself until the results thread reads again."""
 
@@ -47,6 +51,8 @@ class Receiver:
         gone: Callable[[], socket.socket | None],
     ) -> None:
         self._socket = sock
+        self._poller = select.poll()
+        self._eager = EagerWait(LOOK_TIME)
         self._deliver = deliver
         self._idle = idle
         self._gone = gone
@@ -71,6 +77,8 @@ class Receiver:
             following = self._gone()
 
     def _read_to_end(self) -> None:
+        self._poller = select.poll()
+        self._poller.register(self._socket, select.POLLIN)
         reader = SocketReader(self._socket)
         while not reader.eof:
             alone = False
@@ -128,6 +136,7 @@ class Receiver:
 
     def _read_own(self, token: int) -> None:
         """Read the outcome of one event, or leave what came to the results thread."""
+        self._eager.wait(lambda: bool(self._poller.poll(0)), lambda: bool(self._poller.poll()))
         data = self._socket.recv(CHUNK, socket.MSG_PEEK)
         buffer = bytearray(data)
         payloads = split_frames(buffer)

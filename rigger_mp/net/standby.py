@@ -21,10 +21,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from rigger_mp.eager_wait import EagerWait
 from rigger_mp.errors import ConnectionLostError
 from rigger_mp.net.calls import Call
 from rigger_mp.net.channel import CHUNK, Channel
 
+LOOK_TIME = 0.0005
+"""Seconds that a caller looks for its reply before it sleeps."""
 STANDBY = 0.005
 """Seconds after the last direct reply until the client's thread reads again."""
 MAX_LINE = 32_768
@@ -43,6 +46,7 @@ class Standby:
         self._channel = channel
         self._in_loop = in_loop
         self._turn = threading.Lock()
+        self._eager = EagerWait(LOOK_TIME)
         self._is_standing_by = False
         self._is_wanted = False
         self._reading_wanted = False
@@ -110,7 +114,7 @@ class Standby:
             return False
         taken = False
         try:
-            taken = sent == len(call.line) and self._has_come(timeout) and self._take(call)
+            taken = sent == len(call.line) and self._await_reply(timeout) and self._take(call)
         finally:
             if not taken:
                 self._hand_over(call, sent)
@@ -124,6 +128,9 @@ class Standby:
         except OSError:
             call.sent_to = ""
             return 0
+
+    def _await_reply(self, timeout: float) -> bool:
+        return self._eager.wait(lambda: self._has_come(0.0), lambda: self._has_come(timeout))
 
     def _has_come(self, timeout: float) -> bool:
         assert self.socket is not None  # it stands by
