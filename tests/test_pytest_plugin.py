@@ -313,6 +313,26 @@ def test_the_session_finishes_after_all_tests_also_where_hooks_are_concurrent(tm
     assert (tmp_path / "seen").read_text(encoding="utf-8") == "2"
 
 
+KILLS_WORKERS = """
+import psutil
+def test_before(): pass
+def test_kills(rigger):
+    rigger.drain()
+    workers = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "worker"]
+    for pid in workers:
+        psutil.Process(pid).kill()
+    assert workers
+def test_after(): pass
+"""
+
+
+def test_a_killed_worker_of_the_engine_takes_no_result_with_it(project: Path) -> None:
+    (project / "test_outcomes.py").write_text(KILLS_WORKERS, encoding="utf-8")
+    done = run_pytest(project, f"--rigger={CONFIG}")
+    assert counts_of_pytest(done.stdout) == Count(passed=3), done.stdout
+    assert [test["name"].split("::")[1] for test in report_of(project)] == ["test_before", "test_kills", "test_after"]
+
+
 def test_pytest_is_interrupted_and_the_report_is_written_nevertheless(project: Path) -> None:
     (project / "test_outcomes.py").write_text(
         "import os, signal\ndef test_a(): pass\n"
