@@ -7,7 +7,7 @@ keep those events in order, one at a time.
     complexity.audit_file ─┐ {"files": {path: {"complexity": …}}}
     checksum.audit_file  ──┼─▶ globals ──▶ report.finish_session ──▶ report.json  files.csv  functions.csv
     complexity.audit_failed┘ {"files": {path: {"error": …}}}         tests.csv    report.html
-    finish_test ──▶ rows kept in the instance ─────────┘
+    finish_test ──▶ rows in a journal, on disk ────────┘
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from typing import Any
 
 from rigger_mp import RiggerBasePlugin
 from rigger_mp.plugins import report_html
+from rigger_mp.plugins.report_journal import Journal, Start
 from rigger_mp.plugins.report_rows import FileRow, FunctionRow, Session, TestRow, make_report
 from rigger_mp.plugins.report_rows import Report as Rows
 
 DEFAULT_DIRECTORY = "rigger-audit"
+JOURNAL = ".session.jsonl"
+"""The file in that directory with what the session has found so far; it goes when the report is written."""
 
 
 class Report(RiggerBasePlugin):
@@ -38,15 +41,17 @@ class Report(RiggerBasePlugin):
     def plugin_initialize(self) -> None:
         """Bind ``start_session``, ``finish_test`` and ``finish_session``."""
         self.directory = Path(self.data.get("directory") or DEFAULT_DIRECTORY)
-        self._started: tuple[str, float] | None = None
-        self._tests: list[TestRow] = []
+        self._journal = Journal(self.directory / JOURNAL)
         for event in ("start_session", "finish_test", "finish_session"):
             self.register_plugin_hook(event)
 
     def start_session(self) -> None:
-        """Note the time, and forget the tests of an earlier session."""
-        self._started = (_now(), time.monotonic())
-        self._tests = []
+        """Note the time, and forget the tests of an earlier session.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        self._journal.begin(Start(_now(), time.monotonic()))
 
     def finish_test(
         self,
@@ -67,10 +72,11 @@ class Report(RiggerBasePlugin):
 
         Raises:
             ValueError: ``duration`` is not a number.
+            OSError: the journal cannot be written.
         """
         location, result, text = map(_text, (test_location, test_result, longrepr))
         seconds = None if duration is None else float(duration)
-        self._tests.append(TestRow(str(test_name), location, result, seconds, text))
+        self._journal.add(TestRow(str(test_name), location, result, seconds, text))
 
     def finish_session(self, files: Mapping[str, Any] | None = None) -> tuple[None, dict[str, Any]]:
         """Write the report, then fire ``archive_session`` with its directory.
@@ -85,17 +91,21 @@ class Report(RiggerBasePlugin):
         Raises:
             OSError: the report cannot be written.
         """
-        report = make_report(self._session(), files, self._tests)
+        start, tests = self._journal.read()
+        report = make_report(_session_since(start), files, tests)
         written = write_report(report, self.directory)
+        self._journal.remove()
         self.fire_hook("archive_session", directory=str(self.directory))
         counts = report.summary
         kept = {name: counts[name] for name in ("not_parsed", "functions", "tests")}
         kept |= {"rows": counts["files"]}
         return None, {"report": {**kept, "directory": str(self.directory), **written}}
 
-    def _session(self) -> Session:
-        started, since = self._started or ("", None)
-        return Session(started, _now(), None if since is None else round(time.monotonic() - since, 3))
+
+def _session_since(start: Start | None) -> Session:
+    if start is None:
+        return Session("", _now(), None)
+    return Session(start.time, _now(), round(time.monotonic() - start.clock, 3))
 
 
 def write_report(report: Rows, directory: Path) -> dict[str, str | tuple[str, ...]]:

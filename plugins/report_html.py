@@ -62,27 +62,35 @@ def render(report: Report) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Audit report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{_title(report)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
+
+
+def _title(report: Report) -> str:
+    return "Test report" if _tells_of_tests_only(report) else "Audit report"
+
+
+def _tells_of_tests_only(report: Report) -> bool:
+    return bool(report.tests) and not report.files
 
 
 def _heading(report: Report) -> str:
     session = report.session
     started = f"Started {session.started}, finished" if session.started else "Finished"
     seconds = f", {session.seconds:,.1f} s" if session.seconds is not None else ""
-    return f"<h1>Audit report</h1>\n<p>{_show(f'{started} {session.finished}{seconds}')}</p>"
+    return f"<h1>{_title(report)}</h1>\n<p>{_show(f'{started} {session.finished}{seconds}')}</p>"
 
 
 def _tiles(report: Report) -> str:
     counts = report.summary
     size, compressed = counts["bytes"] or 0, counts["compressed"] or 0
-    tiles = {
-        "Files": f"{counts['files']:,}",
-        "Not parsed": f"{counts['not_parsed']:,}",
-        "Functions": f"{counts['functions']:,}",
-    }
+    tiles: dict[str, str] = {}
+    if not _tells_of_tests_only(report):
+        tiles["Files"] = f"{counts['files']:,}"
+        tiles["Not parsed"] = f"{counts['not_parsed']:,}"
+        tiles["Functions"] = f"{counts['functions']:,}"
     if report.functions:
         tiles["Mean complexity"] = f"{counts['mean_complexity']:.2f}"
         tiles["Highest complexity"] = f"{counts['max_complexity']:,}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
 from rigger_mp.engine.messages import Output
-from rigger_mp.engine.output import write_output
+from rigger_mp.engine.output import handle_record, write_output
 from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
@@ -288,7 +289,7 @@ class Rigger:
         config = encode_config(self.config)
         boot = build_boot(settings, found.instances, config, self.squash_exceptions, self._base)
         self._spool = boot.spool
-        listener = Listener(self._on_failure, self.log_message, self.handle_output)
+        listener = Listener(self._on_failure, self.log_message, self.handle_output, self.handle_record)
         self._store = self._open_store(settings)
         marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
         self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
@@ -556,14 +557,20 @@ class Rigger:
     def handle_output(self, output: Output) -> None:
         """Handle what a hook printed; override it. The default writes it to the stream of the same name here.
 
-        Log records of hooks go to the loggers of this process, with ``hook``, ``plugin``, ``event`` and
-        ``worker_pid`` as attributes.
-
         Args:
             output: its ``text`` and ``stream`` (``stdout``, ``stderr``), and the ``hook``, ``plugin``, ``event``
                 and ``pid`` that it comes from.
         """
         write_output(output)
+
+    def handle_record(self, record: logging.LogRecord) -> None:
+        """Handle a log record of a hook; override it. The default gives it to the logger of its name here.
+
+        Args:
+            record: has ``hook``, ``plugin``, ``event`` and ``worker_pid``, which say where it comes from, as
+                attributes.
+        """
+        handle_record(record)
 
     def _on_failure(self, error: BaseException) -> None:
         self.handle_failure((type(error), error, error.__traceback__))

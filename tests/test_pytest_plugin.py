@@ -142,7 +142,9 @@ NOTES_CONFIG = "plugin_path: .\nplugins:\n  notes: {plugin: notes}\n"
 USES_FIXTURE = """
 import sys
 def test_mine(rigger, artifact_dir):
-    rigger.fire_hook("mine", value=21)
+    assert rigger.fire_hook("mine", value=21)["doubled"] == 42
+    assert rigger.submit("mine", value=1).result()["doubled"] == 2
+    assert rigger.fire_hook("mine", wait=False, value=3) is None
     (artifact_dir / "made.txt").write_text("by the test")
     print("to stdout"); print("to stderr", file=sys.stderr)
 def test_breaks(rigger):
@@ -168,6 +170,8 @@ def test_events_arguments_and_the_fixture(tmp_path: Path) -> None:
         "start_session master",
         "start_test test_fixture.py::test_mine master",
         "mine 21",
+        "mine 1",
+        "mine 3",
         "finish_test test_fixture.py::test_mine passed master to stdout to stderr",
         "start_test test_fixture.py::test_breaks master",
         "finish_test test_fixture.py::test_breaks passed master  ",
@@ -178,22 +182,39 @@ def test_events_arguments_and_the_fixture(tmp_path: Path) -> None:
     assert "1 problem with hooks" in done.stdout
 
 
+CRASHES = """
+import os, pytest
+def test_crashes(): os._exit(3)
+
+@pytest.fixture
+def crashes_after():
+    yield
+    os._exit(3)
+
+def test_passes_then_crashes(crashes_after): pass
+"""
+
+
 def test_workers_are_remote_producers_and_a_crash_is_counted(tmp_path: Path) -> None:
-    write_notes(tmp_path, "")
-    (tmp_path / "test_crash.py").write_text("import os\ndef test_crashes(): os._exit(3)\n", encoding="utf-8")
+    write_notes(tmp_path, "wait=False")
+    (tmp_path / "test_crash.py").write_text(CRASHES, encoding="utf-8")
     done = run_pytest(tmp_path, "--rigger", "rigger.yaml", "-n", "2")
-    assert counts_of_pytest(done.stdout) == Count(passed=2, failed=1), done.stdout
+    assert counts_of_pytest(done.stdout) == Count(passed=3, failed=2), done.stdout
+    assert "1 problem with hooks" in done.stdout
+    assert "broken: notes.broken: RuntimeError: a hook that breaks" in done.stdout
     notes = notes_of(tmp_path)
     assert notes[0] == "start_session master"
     assert notes[-1] == "finish_session 1 master"
-    assert Count(note.split()[0] for note in notes)["finish_test"] == 3
-    assert {note.split()[-1] for note in notes if note.startswith("start_test")} <= {"gw0", "gw1", "gw2", "gw3"}
+    finished = [note.split()[1:4] for note in notes if note.startswith("finish_test")]
+    assert Count(result for _, result, _ in finished) == Count(passed=3, failed=2)
+    assert all(worker.startswith("gw") for _, _, worker in finished)
+    assert all(note.split()[-1].startswith("gw") for note in notes if note.startswith("start_test"))
     assert "mine 21" in notes
     assert any(note.startswith("finish_test test_crash.py::test_crashes failed") for note in notes)
 
 
 def test_a_server_that_runs_already(tmp_path: Path) -> None:
-    write_notes(tmp_path, "")
+    write_notes(tmp_path, "wait=False")
     config = tmp_path / "serve.yaml"
     config.write_text(NOTES_CONFIG + "server_port: 0\n", encoding="utf-8")
     server = subprocess.Popen(
@@ -205,6 +226,7 @@ def test_a_server_that_runs_already(tmp_path: Path) -> None:
         address = next(found[0] for line in server.stdout if (found := re.findall(r"127\.0\.0\.1:\d+", line)))
         done = run_pytest(tmp_path, "--rigger-server", address, "-n", "2", "test_fixture.py")
         assert done.returncode == 0, done.stdout
+        assert "broken: 1 failed at the server" in done.stdout
     finally:
         server.terminate()
         server.communicate(timeout=60)
@@ -224,6 +246,114 @@ def test_wrong_options_say_what_to_do(tmp_path: Path) -> None:
     assert "rigger-mp serve" in done.stderr + done.stdout
     done = run_pytest(tmp_path, "--rigger-server=127.0.0.1:1", "--rigger=wrong.yaml")
     assert "exclude each other" in done.stderr + done.stdout
+    write_notes(tmp_path, "")
+    (tmp_path / "file").touch()
+    done = run_pytest(tmp_path, "--rigger=rigger.yaml", "--rigger-artifacts=file")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--rigger-artifacts: the directory cannot be made" in done.stderr + done.stdout
+
+
+LOUD_PLUGIN = """
+import logging
+from rigger_mp import RiggerBasePlugin
+
+class Loud(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("speak")
+    def speak(self):
+        print("printed by a hook")
+        logging.getLogger("loud").error("logged by a hook")
+"""
+QUIET_TESTS = """
+def test_quiet(rigger, capfd, caplog):
+    rigger.fire_hook("speak")
+    rigger.fire_hook("speak")
+    assert not caplog.records
+    assert not "".join(capfd.readouterr())
+"""
+
+
+def test_what_hooks_print_and_log_is_kept_out_of_the_tests(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(LOUD_PLUGIN, encoding="utf-8")
+    (tmp_path / "rigger.yaml").write_text("plugin_path: .\nplugins:\n  loud: {plugin: loud}\n", encoding="utf-8")
+    (tmp_path / "test_quiet.py").write_text(QUIET_TESTS, encoding="utf-8")
+    done = run_pytest(tmp_path, "--rigger=rigger.yaml")
+    assert counts_of_pytest(done.stdout) == Count(passed=1), done.stdout
+    log = tmp_path / "rigger-artifacts" / "rigger.log"
+    assert "rigger-artifacts/rigger.log" in done.stdout
+    assert log.read_text(encoding="utf-8").count("printed by a hook") == 2
+    assert log.read_text(encoding="utf-8").count("ERROR loud: logged by a hook") == 2
+
+
+CONCURRENT_PLUGIN = """
+import time
+from pathlib import Path
+from rigger_mp import RiggerBasePlugin
+
+class Slow(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("finish_test")
+        self.register_plugin_hook("finish_session")
+    def finish_test(self, test_name, artifact_dir):
+        time.sleep(0.5)
+        Path(artifact_dir, "done").touch()
+    def finish_session(self, artifacts):
+        Path("seen").write_text(str(len(list(Path(artifacts).rglob("done")))))
+"""
+
+
+def test_the_session_finishes_after_all_tests_also_where_hooks_are_concurrent(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(CONCURRENT_PLUGIN, encoding="utf-8")
+    (tmp_path / "rigger.yaml").write_text("plugin_path: .\nplugins:\n  slow: {plugin: slow}\n", encoding="utf-8")
+    (tmp_path / "test_two.py").write_text("def test_a(): pass\ndef test_b(): pass\n", encoding="utf-8")
+    done = run_pytest(tmp_path, "--rigger=rigger.yaml", "--dist=loadscope")  # --dist alone distributes nothing
+    assert "problem" not in done.stdout
+    assert (tmp_path / "seen").read_text(encoding="utf-8") == "2"
+
+
+KILLS_WORKERS = """
+import psutil
+def test_before(): pass
+def test_kills(rigger):
+    rigger.drain()
+    workers = [row["pid"] for row in rigger.stats()["processes"] if row["role"] == "worker"]
+    for pid in workers:
+        psutil.Process(pid).kill()
+    assert workers
+def test_after(): pass
+"""
+
+
+def test_a_killed_worker_of_the_engine_takes_no_result_with_it(project: Path) -> None:
+    (project / "test_outcomes.py").write_text(KILLS_WORKERS, encoding="utf-8")
+    done = run_pytest(project, f"--rigger={CONFIG}")
+    assert counts_of_pytest(done.stdout) == Count(passed=3), done.stdout
+    assert [test["name"].split("::")[1] for test in report_of(project)] == ["test_before", "test_kills", "test_after"]
+
+
+def test_pytest_is_interrupted_and_the_report_is_written_nevertheless(project: Path) -> None:
+    (project / "test_outcomes.py").write_text(
+        "import os, signal\ndef test_a(): pass\n"
+        "def test_b(): signal.raise_signal(signal.SIGINT)\ndef test_c(): pass\n",
+        encoding="utf-8",
+    )
+    done = run_pytest(project, f"--rigger={CONFIG}")
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert counts_of_report(project) == Count(passed=1, interrupted=1)
+
+
+def test_a_configuration_that_pytest_took_for_a_test_is_warned_about(tmp_path: Path) -> None:
+    for name in ("project", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    config = tmp_path / "elsewhere" / "rigger.yaml"
+    config.write_text("plugins: {}\n", encoding="utf-8")
+    (tmp_path / "project" / "test_one.py").write_text("def test_one(): pass\n", encoding="utf-8")
+    warning = f"write --rigger={config}"
+    assert warning in run_pytest(tmp_path / "project", "--rigger", str(config)).stdout
+    assert warning not in run_pytest(tmp_path / "project", f"--rigger={config}").stdout
 
 
 def test_without_the_options_nothing_of_the_engine_is_imported(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import LogRecord
 from typing import Any
 
 from rigger_mp.encoding import Encoded
@@ -31,7 +32,7 @@ from rigger_mp.engine.endings import Ended, Lost, exception_of
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
-from rigger_mp.engine.output import handle_record
+from rigger_mp.engine.output import make_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -53,11 +54,13 @@ class Listener:
         failed: gets the exception of a squashed failure, or of an event that nobody waits for.
         logged: gets messages.
         printed: gets what hooks printed.
+        recorded: gets the log records of hooks.
     """
 
     failed: Callable[[BaseException], None]
     logged: Callable[[str], None]
     printed: Callable[[m.Output], None]
+    recorded: Callable[[LogRecord], None]
 
 
 class Engine:
@@ -439,7 +442,7 @@ class Engine:
             case m.Output():
                 self._guard(self._listener.printed, message)
             case m.Record():
-                self._guard(handle_record, message.fields)
+                self._guard(self._listener.recorded, make_record(message.fields))
 
     def _take_start(self, message: m.Ready | m.Refused) -> None:
         if isinstance(message, m.Refused):

@@ -217,9 +217,13 @@ def set_log_levels(levels: Mapping[str, int]) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def handle_record(fields: tuple[tuple[str, Any], ...]) -> None:
+def make_record(fields: tuple[tuple[str, Any], ...]) -> logging.LogRecord:
+    """Return the record of another process."""
+    return logging.makeLogRecord(dict(fields))
+
+
+def handle_record(record: logging.LogRecord) -> None:
     """Give a record of another process to the loggers of this one."""
-    record = logging.makeLogRecord(dict(fields))
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

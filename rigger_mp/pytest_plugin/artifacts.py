@@ -20,9 +20,17 @@ class Artifacts:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def path(self, node_id: str) -> Path:
+        """Return where the directory of a test is, or would be."""
+        return self.root.joinpath(*directory_names(node_id))
+
     def directory(self, node_id: str) -> Path:
-        """Return the directory of a test, which is made if it is missing."""
-        path = self.root.joinpath(*directory_names(node_id))
+        """Return the directory of a test, which is made if it is missing.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        path = self.path(node_id)
         path.mkdir(parents=True, exist_ok=True)
         return path
 

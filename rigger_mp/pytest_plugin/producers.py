@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
 
-from rigger_mp import Rigger, RiggerClient
+from rigger_mp import RiggerClient
 from rigger_mp.cli.remote import TOKEN_VARIABLE, parse_server
-from rigger_mp.errors import ConnectionLostError, NotRunningError, RiggerError
+from rigger_mp.errors import ConfigError, ConnectionLostError, NotRunningError, RiggerError
+from rigger_mp.net.security import client_context
+from rigger_mp.pytest_plugin.session_rigger import SessionRigger
 
-OWN_TOKEN_VARIABLE = "RIGGER_MP_PYTEST_TOKEN"
+
+class Endpoint(NamedTuple):
+    """Where a server is, and how to get in: what a worker of pytest-xdist is told.
+
+    Attributes:
+        address: host name or address.
+        port: its TCP port.
+        token: what it asks for, ``""``: nothing.
+        tls_ca: file with the certificate that must have signed the server's, ``""``: no TLS.
+    """
+
+    address: str
+    port: int
+    token: str = ""
+    tls_ca: str = ""
 
 
 class Producer(Protocol):
@@ -34,8 +51,8 @@ class Producer(Protocol):
             RiggerError: it failed.
         """
 
-    def endpoint(self) -> tuple[str, int, str | None]:
-        """Return address, port and token of the server, for other processes."""
+    def endpoint(self) -> Endpoint:
+        """Return where other processes can fire hooks."""
 
     def problems(self) -> list[str]:
         """Return what went wrong and nobody was told."""
@@ -47,73 +64,43 @@ class Producer(Protocol):
         """Stop; twice does no harm."""
 
 
-class SessionRigger(Rigger):
-    """An engine that keeps what it has to say for the summary of the test run."""
-
-    def __init__(self, config: Path) -> None:
-        super().__init__(config)
-        self.messages: list[str] = []
-        self.needs_server = False
-        self.token: str | None = None
-
-    def read_config(self, config_file: str | os.PathLike[str] | None) -> None:
-        """Read the configuration; where workers need a server, enable one on this machine."""
-        super().read_config(config_file)
-        if self.needs_server and not self.config.get("server_enabled"):
-            self.token = os.environ[OWN_TOKEN_VARIABLE] = secrets.token_urlsafe()
-            own = {"server_enabled": True, "server_address": "127.0.0.1", "server_port": 0}
-            self.config = {**self.config, **own, "server_token_env": OWN_TOKEN_VARIABLE}
-
-    def log_message(self, message: object) -> None:
-        """Keep a message."""
-        self.messages.append(str(message))
-
-    def handle_failure(self, exc: tuple[Any, Any, Any]) -> None:
-        """Keep a failure."""
-        self.messages.append(f"{exc[0].__name__}: {exc[1]}")
-
-
-def start_engine(config: Path, needs_server: bool) -> SessionRigger:
-    """Return a started engine.
-
-    Raises:
-        ConfigError: the file cannot be read, or is wrong.
-        StartError: a process failed to start.
-    """
-    rigger = SessionRigger(config)
-    rigger.needs_server = needs_server
-    rigger.start()
-    return rigger
-
-
 class EngineProducer:
-    """Fires at an engine of this process."""
+    """Fires at an engine of this process.
+
+    Args:
+        rigger: the engine, started.
+    """
 
     def __init__(self, rigger: SessionRigger) -> None:
         self.target = rigger
 
     def fire(self, hook: str, **arguments: Any) -> None:
         """Fire a hook; nobody waits for its end."""
-        self.target.fire_hook(hook, wait=False, **arguments)
+        self.target.fire_and_note(hook, arguments)
 
     def finish(self, hook: str, **arguments: Any) -> list[str]:
-        """Fire the last hook and wait for all, background hooks included."""
-        result = self.target.fire_hook(hook, **arguments)
+        """Fire the last hook after the end of all others, and wait for it, background hooks included."""
         self.target.drain()
-        report = result.get("report") if result is not None else None
-        archives = self.target.global_data.get("archive") or {}
-        lines = [f"report: {report['html']}"] if report else []
-        return lines + [f"archive: {archive['path']}" for archive in archives.values()]
+        try:
+            self.target.fire_hook(hook, **arguments)
+        finally:
+            self.target.drain()
+        return [*_report_lines(self.target.global_data.get("report")), *self._archive_lines()]
 
-    def endpoint(self) -> tuple[str, int, str | None]:
-        """Return address, port and token of the engine's server."""
-        assert self.target.server_address is not None
-        address, port = self.target.server_address
-        return address, port, self.target.token or os.environ.get(TOKEN_VARIABLE)
+    def _archive_lines(self) -> list[str]:
+        archives = self.target.global_data.get("archive")
+        if not isinstance(archives, Mapping):
+            return []
+        entries = [each for each in archives.values() if isinstance(each, Mapping)]
+        return [f"archive: {entry['path']}" for entry in entries if "path" in entry]
+
+    def endpoint(self) -> Endpoint:
+        """Return where the engine's server is."""
+        return Endpoint(*self.target.endpoint())
 
     def problems(self) -> list[str]:
         """Return what the engine had to say."""
-        return self.target.messages
+        return self.target.problems
 
     def is_lost(self, error: RiggerError) -> bool:
         """Tell whether the engine has stopped."""
@@ -124,21 +111,67 @@ class EngineProducer:
         self.target.stop()
 
 
-class RemoteProducer:
-    """Fires at a server."""
+class RemoteHooks:
+    """What a test fires hooks with at a server: as at an engine of the same process.
 
-    def __init__(self, address: str, port: int, token: str | None) -> None:
-        self._endpoint = address, port, token
-        self.target = RiggerClient(address, port, token=token)
+    Args:
+        client: connected to the server.
+    """
+
+    def __init__(self, client: RiggerClient) -> None:
+        self._client = client
+
+    def fire_hook(self, hook: str, /, *, wait: bool = True, **kwargs: Any) -> Any:
+        """Fire a hook, wait for its end and return its namespaces, a mapping.
+
+        Args:
+            hook: the event's name.
+            wait: false: return ``None`` as soon as the event is accepted.
+            kwargs: the event's local namespace; values that JSON can express.
+
+        Raises:
+            RiggerError: as :meth:`rigger_mp.RiggerClient.fire_hook`.
+        """
+        return self._client.submit(hook, grab_result=wait, **kwargs).result()
+
+    def submit(self, hook: str, /, **kwargs: Any) -> Future[Any]:
+        """Fire a hook and return a future of what :meth:`fire_hook` would return.
+
+        Raises:
+            RiggerError: as :meth:`rigger_mp.RiggerClient.submit`.
+        """
+        return self._client.submit(hook, grab_result=True, **kwargs)
+
+
+class RemoteProducer:
+    """Fires at a server.
+
+    Args:
+        endpoint: where it is.
+
+    Raises:
+        ConfigError: the certificate's file cannot be read.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        try:
+            tls = client_context(endpoint.tls_ca) if endpoint.tls_ca else None
+        except OSError as error:
+            raise ConfigError(f"--rigger-tls-ca {endpoint.tls_ca}: {error}") from error
+        self._client = RiggerClient(endpoint.address, endpoint.port, token=endpoint.token, tls=tls)
+        self.target = RemoteHooks(self._client)
+        self._failures_before: dict[str, int] = {}
 
     @classmethod
-    def at(cls, server: str) -> RemoteProducer:
+    def at(cls, server: str, tls_ca: str = "") -> RemoteProducer:
         """Return the producer for a server given as ``HOST:PORT``.
 
         Raises:
             ConfigError: it is something else.
         """
-        return cls(*parse_server(server), os.environ.get(TOKEN_VARIABLE))
+        address, port = parse_server(server)
+        return cls(Endpoint(address, port, os.environ.get(TOKEN_VARIABLE, ""), tls_ca))
 
     def check(self) -> None:
         """Raise unless the server answers.
@@ -146,29 +179,42 @@ class RemoteProducer:
         Raises:
             RemoteError: it does not.
         """
-        self.target.status()
+        self._failures_before = self._count_failures()
 
     def fire(self, hook: str, **arguments: Any) -> None:
-        """Fire a hook; returns once the server has accepted it."""
-        self.target.fire_hook(hook, **arguments)
+        """Fire a hook; returns once the server has accepted it: should this process crash then, it runs."""
+        self._client.fire_hook(hook, **arguments)
 
     def finish(self, hook: str, **arguments: Any) -> list[str]:
         """Fire the last hook and wait for its end, which comes after that of all ordered ones before."""
-        self.target.fire_hook(hook, wait_for_task=True, **arguments)
-        return []
+        output = self._client.fire_hook(hook, grab_result=["report"], **arguments)
+        return _report_lines(output.get("report"))
 
-    def endpoint(self) -> tuple[str, int, str | None]:
-        """Return address, port and token of the server."""
+    def endpoint(self) -> Endpoint:
+        """Return where the server is."""
         return self._endpoint
 
     def problems(self) -> list[str]:
-        """Return nothing: the server tells those who run it."""
+        """Return for which hooks events failed meanwhile, those of other clients included."""
+        with contextlib.suppress(RiggerError):  # the server has gone: that was told before
+            failed = {
+                hook: count - self._failures_before.get(hook, 0) for hook, count in self._count_failures().items()
+            }
+            return [f"{hook}: {count} failed at the server" for hook, count in failed.items() if count > 0]
         return []
 
+    def _count_failures(self) -> dict[str, int]:
+        hooks = self._client.status()["hooks"]
+        return {hook: int(counts["failures"]) for hook, counts in hooks.items()}
+
     def is_lost(self, error: RiggerError) -> bool:
-        """Tell whether the server cannot be reached any more."""
-        return isinstance(error, ConnectionLostError)
+        """Tell whether the server cannot be reached any more, or stops."""
+        return isinstance(error, (ConnectionLostError, NotRunningError))
 
     def close(self) -> None:
         """Close the connection."""
-        self.target.close()
+        self._client.close()
+
+
+def _report_lines(report: Any) -> list[str]:
+    return [f"report: {report['html']}"] if isinstance(report, Mapping) and "html" in report else []

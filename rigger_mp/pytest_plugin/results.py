@@ -37,6 +37,12 @@ class RunningTest:
         return {**self.arguments, **_texts("", "", "", ""), "test_result": "interrupted", "duration": 0.0}
 
 
+def place_of(location: tuple[str, int | None, str]) -> str:
+    """Return where a test is defined, ``file:line``, the line counted from 1; without, where it is not known."""
+    file, line, _ = location
+    return str(file) if line is None else f"{file}:{line + 1}"
+
+
 def result_of(word: str, report: Any, last: Any, seconds: float) -> dict[str, Any]:
     """Return what ``finish_test`` says of a result.
 
