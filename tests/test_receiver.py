@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -91,3 +92,29 @@ def test_a_kill_of_the_dispatcher_reaches_a_caller_that_reads(calls: int) -> Non
             result = rigger.fire_hook("add", a=1, b=1)
             assert result is not None
             assert result["sum"] == 2
+
+
+def test_a_full_queue_under_many_events_that_nobody_waits_for() -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(1500):
+                rigger.fire_hook("add", a=number, b=1, wait=False)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    with QuietRigger({**CONFIG, "queue_size": 3}, plugins=PLUGINS) as rigger:
+        sys.setswitchinterval(1e-6)  # threads meet in the middle of everything
+        try:
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(DEADLINE)
+        finally:
+            sys.setswitchinterval(interval)
+        rigger.drain(DEADLINE)
+        assert errors == []
+        assert rigger.stats()["events"]["succeeded"] == 6000

@@ -82,7 +82,7 @@ class PendingTable:
         self._marks = marks
         self._entries: dict[int, Pending] = {}
         self._free: list[int] = []
-        self._unused = iter(range(size))
+        self._given = 0
         self._turns = itertools.count(1)
 
     def __len__(self) -> int:
@@ -91,15 +91,21 @@ class PendingTable:
     @property
     def full(self) -> bool:
         """Whether there is no place left."""
-        return len(self._entries) >= self.size
+        # Not by the entries: what is popped gives its place back a moment later, in another thread.
+        return not self._free and self._given >= self.size
 
     def add(self, make: Callable[[int], Any], waiter: Waiter | None) -> Any:
-        """Make a message, given its token, note it as pending, and return it."""
-        place = self._free.pop() if self._free else next(self._unused)
-        token = self.next_turn() * self.size + place
+        """Make a message, given its token, note it as pending, and return it; the table must not be full."""
+        token = self.next_turn() * self.size + self._take_place()
         message = make(token)
         self._entries[token] = Pending(message, waiter)
         return message
+
+    def _take_place(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._given += 1
+        return self._given - 1
 
     def next_turn(self) -> int:
         """Return the place in the order of whatever is sent next."""
