@@ -9,8 +9,10 @@ from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
 from rigger_mp.engine.estimate import Estimates
 from rigger_mp.engine.registry import Plan, Stage, is_archive
 
-BUDGET = 0.003
+BUDGET = 0.008
 """Seconds of measured work that may be queued in one worker."""
+LONGEST_PREFETCH = 0.05
+"""Seconds of measured work up to which a worker may have a second task, while more wait than there are workers."""
 MOST_JOBS = 256
 FAN_OUT_GAIN = 0.0005
 """Seconds that running a stage in parallel must save to be worth the extra messages."""
@@ -109,7 +111,7 @@ class SlotTable:
             while (task := slot.ready.peek()) and slot.has_room(self._measured(task), BUDGET, MOST_JOBS):
                 yield slot, slot.ready.pop()
         while self._shared:
-            found = self._slot_with_room(self._measured(self._shared[0]))
+            found = self._slot_with_room(self._measured(self._shared[0])) or self._slot_to_prefetch()
             if found is None:
                 return
             yield found, self._shared.popleft()
@@ -147,6 +149,17 @@ class SlotTable:
         if task.estimate is None:
             task.estimate = self.estimate(task.stages)
         return task.estimate
+
+    def _slot_to_prefetch(self) -> Slot | None:
+        """Return a slot that would be idle while its next task is on the way, if more wait than there are slots."""
+        shared = [slot for slot in self.slots.values() if slot.shared and not slot.gone]
+        estimate = self._measured(self._shared[0])
+        if len(self._shared) <= len(shared) or estimate is None:
+            return None
+        for slot in shared:
+            if len(slot.outstanding) == 1 and slot.has_room(estimate, LONGEST_PREFETCH, 2):
+                return slot
+        return None
 
     def _slot_with_room(self, estimate: float | None) -> Slot | None:
         best: Slot | None = None
