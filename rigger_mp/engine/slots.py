@@ -15,7 +15,9 @@ LONGEST_PREFETCH = 0.05
 """Seconds of measured work up to which a worker may have a second task, while more wait than there are workers."""
 MOST_JOBS = 256
 FAN_OUT_GAIN = 0.0005
-"""Seconds that running a stage in parallel must save to be worth the extra messages."""
+"""Seconds that running a stage in parallel must save, beside the messages that it takes."""
+MESSAGE_TIME = 0.00005
+"""Seconds that one more message of a job and its results takes."""
 
 
 class SlotTable:
@@ -138,7 +140,7 @@ class SlotTable:
         for stage in plan.stages:
             each = [self.estimate((part,)) for _, part in group_by_home(stage, threaded=True)]
             known = [seconds for seconds in each if seconds is not None]
-            if len(each) > 1 and (len(known) < len(each) or sum(known) - max(known) > FAN_OUT_GAIN):
+            if len(each) > 1 and (len(known) < len(each) or saved_by_fan_out(known, idle) > FAN_OUT_GAIN):
                 return True
         return False
 
@@ -170,3 +172,9 @@ class SlotTable:
                 if best is None or slot.load < best.load:
                     best = slot
         return best
+
+
+def saved_by_fan_out(seconds: list[float], workers: int) -> float:
+    """Return the seconds that functions which take so long save if these workers share them."""
+    total = sum(seconds)
+    return total - max(*seconds, total / workers) - MESSAGE_TIME * len(seconds)
