@@ -10,7 +10,7 @@ import importlib
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -95,7 +95,7 @@ class EventView:
             self.update_locals(group)
         self._overlay = merged_updates(job.overlay)
 
-    def update_locals(self, group: m.Group, segments: Iterable[Segment] = ()) -> None:
+    def update_locals(self, group: m.Group, segments: Collection[Segment] = ()) -> None:
         """Merge the local updates of a finished stage, whose large values are in those segments."""
         self._segments.update(by_id(segments))
         self._locals.commit(collect(load_names(update, self._segments) for update in group))

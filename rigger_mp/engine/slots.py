@@ -47,7 +47,7 @@ class SlotTable:
     def put(self, task: Task) -> str:
         """Queue a task; return why it can never run, or ``""``."""
         if task.home == ANY:
-            if self._any_shared():
+            if self._shared or self._any_shared():
                 self._shared.append(task)
                 return ""
             return self.least_loaded().gone
