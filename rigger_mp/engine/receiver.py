@@ -27,13 +27,16 @@ from rigger_mp.eager_wait import EagerWait
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader
 from rigger_mp.engine.endings import Ended, Lost
-from rigger_mp.engine.frames import CHUNK, split_frames
+from rigger_mp.engine.frames import split_frames
 from rigger_mp.engine.pending import Call
 
 LOOK_TIME = 0.0005
 """Seconds that a caller looks for its outcome before it sleeps."""
 STANDBY = 0.005
 """Seconds after the last event of a caller that reads itself until the results thread reads again."""
+
+MAX_OUTCOME = 16_384
+"""Bytes of an outcome that a caller takes itself: more would take longer to make room for than to fill."""
 
 
 class Receiver:
@@ -170,15 +173,16 @@ class Receiver:
 
     def _take_own(self, token: int) -> None:
         """Take the outcome of one event, or leave what came to the results thread."""
-        data = self._socket.recv(CHUNK, socket.MSG_PEEK)
-        buffer = bytearray(data)
-        payloads = split_frames(buffer)
-        if len(payloads) == 1 and not buffer:
-            batch = m.unpack(payloads[0])
-            if len(batch) == 1 and _ends_alone(batch[0], token):
-                self._deliver(batch)
-                self._socket.recv(len(data))
-                return
+        with contextlib.suppress(OSError):  # the dispatcher is gone: the results thread finds that out
+            data = self._socket.recv(MAX_OUTCOME, socket.MSG_PEEK)
+            buffer = bytearray(data)
+            payloads = split_frames(buffer)
+            if len(payloads) == 1 and not buffer:
+                batch = m.unpack(payloads[0])
+                if len(batch) == 1 and _ends_alone(batch[0], token):
+                    self._deliver(batch)
+                    self._socket.recv(len(data))
+                    return
         self._standing_by = False
 
 
