@@ -147,7 +147,7 @@ def test_a_manager_that_does_not_answer_counts_as_gone(start: Start, monkeypatch
 
 def test_what_fails_in_the_manager_is_told(start: Start) -> None:
     manager = start()
-    with pytest.raises(EngineLost, match="failed to answer: .*not supported"):
+    with pytest.raises(EngineLost, match=r"failed to answer: .*not supported"):
         manager.call("names", "no version")
     assert manager.call("names", 0) == []
 
