@@ -133,9 +133,13 @@ def test_managers_that_end_one_after_another_are_given_up(start: Start) -> None:
     assert len(asked) == MOST_MANAGERS
 
 
-def test_a_manager_that_does_not_answer_counts_as_gone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_manager_that_does_not_answer_counts_as_gone(
+    start: Start, monkeypatch: pytest.MonkeyPatch, asked_before: bool
+) -> None:
     manager = start()
-    assert manager.call("names", 0) == []
+    if asked_before:
+        assert manager.call("names", 0) == []
     monkeypatch.setattr(manager_client, "CALL_TIME", 0.05)
     os.kill(manager.process.pid, signal.SIGSTOP)
     wait_for(lambda: psutil.Process(manager.process.pid).status() == psutil.STATUS_STOPPED)
