@@ -110,13 +110,18 @@ class Namespace:
             elif is_deletion(link):
                 self._chains.pop(name, None)
                 self._tail_weight.pop(name, None)
-            elif self._continues(name, link):
+            elif self.continues(name, link):
                 self._append(name, link)
             else:
                 self._chains[name] = [_as_base(link)]
                 self._tail_weight[name] = 0
 
-    def _continues(self, name: str, link: Encoded) -> bool:
+    def size(self, name: str) -> int:
+        """Return about how many bytes the value of a name has, encoded."""
+        return _weight(self._chains[name][0]) + self._tail_weight[name]
+
+    def continues(self, name: str, link: Encoded) -> bool:
+        """Tell whether a link would be merged into the value of a name, rather than replace or delete it."""
         chain = self._chains.get(name)
         return chain is not None and continues_chain(chain, link, self.list_merge)
 

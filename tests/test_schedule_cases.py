@@ -120,6 +120,17 @@ def test_unmeasured_and_slow_work_is_sent_one_at_a_time() -> None:
     assert len(bench.pump()) == 1
 
 
+def test_a_worker_has_a_second_task_ahead_only_while_more_wait_than_there_are_workers() -> None:
+    bench = Bench(("add", "free", ANY))
+    bench.fire("add")
+    bench.finish(seconds=0.01)
+    bench.fire("add", 3)
+    assert [slot.number for slot, _ in bench.pump()] == [0, 1], "whichever worker is free first gets the third"
+    bench.fire("add", 3)
+    assert [slot.number for slot, _ in bench.pump()] == [0, 1]
+    assert [len(slot.outstanding) for slot in bench.slots[:2]] == [2, 2]
+
+
 def test_an_event_in_a_run_is_not_fanned_out() -> None:
     functions = (("two", "free", ANY), ("two", "other", ANY), ("one", "free", ANY))
     bench = Bench(*functions, workers=3, ordered=("one", "two"))

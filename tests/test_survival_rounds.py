@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from chaos.user_kills import LIFE, METHODS, kill_user
 from quiet import QuietRigger
 from survival_plugins import Blocker, Clerk
 from waiting import wait_for
@@ -23,7 +20,6 @@ from rigger_mp.errors import EngineLost, WorkerLost
 
 PLUGINS = {"blocker": Blocker, "clerk": Clerk}
 ROUNDS = 20
-REPOSITORY = Path(__file__).parent.parent
 
 
 def config(**keys: Any) -> dict[str, Any]:
@@ -141,54 +137,7 @@ def test_a_hook_that_kills_the_dispatcher_ends_in_a_named_loss(rigger: QuietRigg
     assert works(rigger)
 
 
-SCRIPT = """
-import multiprocessing, pathlib, subprocess, sys, time
-from rigger_mp import Rigger, RiggerBasePlugin
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method(sys.argv[1])
-
-class Busy(RiggerBasePlugin):
-    stateless = True
-    def plugin_initialize(self):
-        self.register_plugin_hook("work")
-        self.register_plugin_hook("spawn")
-        self.register_plugin_hook("note", self.note, bg=True)
-    def work(self, number):
-        time.sleep(0.002 * (number % 3))
-        return {"big": b"x" * (number % 50) * 10_000}, {"done": {str(number): 1}}
-    def spawn(self):
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).returncode = 0
-        multiprocessing.Process(target=time.sleep, args=(600,)).start()
-    def note(self, number):
-        time.sleep(0.001)
-
-rigger = Rigger({"workers": 2, "plugins": {"b": {"plugin": "b"}}}, plugins={"b": Busy}).start()
-rigger.fire_hook("spawn")
-pathlib.Path(sys.argv[2]).touch()
-for number in range(1_000_000):
-    rigger.fire_hook("work", wait=False, number=number)
-    if number % 5 == 0:
-        rigger.fire_hook("note", wait=False, number=number)
-"""
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", METHODS)
 def test_nothing_outlives_the_users_process_killed_at_a_random_moment(tmp_path: Path, method: str) -> None:
-    script, temporary = tmp_path / "script.py", tmp_path / "tmp"
-    script.write_text(textwrap.dedent(SCRIPT))
-    temporary.mkdir()
-    for number in range(2):
-        ready = tmp_path / f"ready-{number}"
-        command = [sys.executable, str(script), method, str(ready)]
-        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)}
-        with subprocess.Popen(command, env=environment) as process:
-            wait_for(ready.exists)
-            processes = psutil.Process(process.pid).children(recursive=True)
-            psutil.wait_procs(processes, timeout=random.uniform(0, 0.5))  # none ends: this is but a pause
-            processes = list({*processes, *psutil.Process(process.pid).children(recursive=True)})
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        _, alive = psutil.wait_procs(processes, timeout=10)  # 2 s are promised, on a machine that is not busy
-        assert alive == []
-        assert list(temporary.iterdir()) == []
+    for moment in (random.uniform(0, LIFE / 2), random.uniform(LIFE / 2, LIFE)):
+        kill_user(method, tmp_path, moment)  # 2 s are promised, on a machine that is not busy

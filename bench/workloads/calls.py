@@ -92,7 +92,7 @@ BLOCKING = Workload(
     expect=expect_every_call,
     full={"events": 5000},
     quick={"events": 500},
-    smaller={"ray": {"events": 1000}, "dask": {"events": 300}, "riggerlib-client": {"events": 20}},
+    smaller={"ray": {"events": 1000}, "dask": {"events": 300}, "riggerlib-client": {"events": 15}},
 )
 
 SUBMIT = Workload(

@@ -94,7 +94,7 @@ TRIPS = Workload(
     expect=expect_trips,
     full={"events": 2000},
     quick={"events": 200},
-    smaller={"riggerlib-client": {"events": 20}},
+    smaller={"riggerlib-client": {"events": 10}},
 )
 
 

@@ -27,6 +27,10 @@ class Kind(Enum):
     SWAP = auto()
 
 
+# Python 3.11 takes ten times as long to look a member up in its class.
+EVENT, WRITE, CONFIGURE, BACKGROUND, SWAP = Kind
+
+
 @dataclass(slots=True, eq=False)
 class Activity:
     """One accepted thing and how far it has come.
@@ -70,7 +74,7 @@ class Activity:
     step: int = 0
     unfinished: int = 0
     results: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    postponed: deque[Task] = field(default_factory=deque)
+    postponed: deque[Task] | None = None
     tickets: set[str] = field(default_factory=set)
     retries: int = 0
     lost: tuple[int, str] | None = None
@@ -112,7 +116,7 @@ class Task:
     @property
     def order_keys(self) -> frozenset[str]:
         """What it shares with the tasks that must not overtake it in its slot, nor it them."""
-        if self.activity.kind is Kind.CONFIGURE:
+        if self.activity.kind is CONFIGURE:
             return frozenset((self.activity.plan.hook,))
         stateful = (function for stage in self.stages for function in stage if function.actor)
         shared = _ORDERED if self.activity.ordered else _CONCURRENT
@@ -233,4 +237,18 @@ def group_by_home(stage: Stage, threaded: bool) -> list[tuple[int, Stage]]:
     return [(functions[0].home, tuple(functions)) for functions in groups.values()]
 
 
-__all__ = ["ANY", "ARCHIVE", "Activity", "Kind", "Slot", "Swap", "Task", "group_by_home"]
+__all__ = [
+    "ANY",
+    "ARCHIVE",
+    "BACKGROUND",
+    "CONFIGURE",
+    "EVENT",
+    "SWAP",
+    "WRITE",
+    "Activity",
+    "Kind",
+    "Slot",
+    "Swap",
+    "Task",
+    "group_by_home",
+]

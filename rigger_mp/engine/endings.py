@@ -47,7 +47,7 @@ class Ended:
     ) -> None:
         self._outcome = outcome
         self._arguments, segments = arguments
-        self._segments: tuple[Segment, ...] = (*segments, *outcome.segments) if outcome.status == m.OK else ()
+        self._segments: tuple[Segment, ...] = segments + outcome.segments if outcome.status == m.OK else ()
         for segment in self._segments:
             segment.map_for_one()
         self._config = config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rigger_mp.engine.activity import Activity, Kind
+from rigger_mp.engine.activity import BACKGROUND, Activity
 from rigger_mp.engine.kept_jobs import Change, DamagedPayloadError, Died, Finished, KeptJob, NewJob, Payload
 from rigger_mp.engine.messages import FailureRecord
 from rigger_mp.engine.registry import Function, Plan
@@ -60,7 +60,7 @@ def revive(job: KeptJob, plan: Plan) -> tuple[Activity, Function]:
 
 def background_activity(plan: Plan, payload: Payload, depth: int, key: int) -> Activity:
     """Return the activity that runs a background function."""
-    activity = Activity(Kind.BACKGROUND, 0, plan, payload.arguments, depth=depth, ordered=False, key=key)
+    activity = Activity(BACKGROUND, 0, plan, payload.arguments, depth=depth, ordered=False, key=key)
     activity.updates, activity.overlay, activity.pinned = payload.updates, payload.overlay, payload.pinned
     activity.segments = payload.segments
     return activity

@@ -10,7 +10,7 @@ import importlib
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.output import Forwarder, set_log_levels
+from rigger_mp.engine.replica import Replica
 from rigger_mp.engine.returned import encode_returned
 from rigger_mp.engine.segments import Segment, by_id, dump_with_segment
 from rigger_mp.engine.spec import InstanceSpec
@@ -82,7 +83,7 @@ class Link:
 class EventView:
     """The namespaces as the functions of one event see them; each read is a private copy."""
 
-    def __init__(self, job: m.Job, config: Encoded, replica: Namespace) -> None:
+    def __init__(self, job: m.Job, config: Encoded, replica: Replica) -> None:
         self._list_merge = replica.list_merge
         self._replica = replica
         self._pinned: dict[str, Chain] | None = job.pinned
@@ -94,7 +95,7 @@ class EventView:
             self.update_locals(group)
         self._overlay = merged_updates(job.overlay)
 
-    def update_locals(self, group: m.Group, segments: Iterable[Segment] = ()) -> None:
+    def update_locals(self, group: m.Group, segments: Collection[Segment] = ()) -> None:
         """Merge the local updates of a finished stage, whose large values are in those segments."""
         self._segments.update(by_id(segments))
         self._locals.commit(collect(load_names(update, self._segments) for update in group))
@@ -115,6 +116,8 @@ class EventView:
         """
         if name in self._locals:
             return self._locals.load(name)
+        if self._pinned is None and not self._overlay:
+            return self._replica.load(name)
         chain = self._global_chain(name)
         if chain is None:
             raise KeyError(name)
@@ -150,7 +153,7 @@ class PluginHost:
         self._problems: dict[str, str] = {}
         self._settings = HostSettings(b"", "extend", True, None, {})
         self._config: Encoded = None
-        self._replica = Namespace()
+        self._replica = Replica()
         self._link = Link(send, b"")
         self._runner: Any = None
 
@@ -169,7 +172,7 @@ class PluginHost:
         set_log_levels(settings.log_levels)
         self._problems.update(message.left_out)
         self._config = ("M", (settings.config,))
-        self._replica = Namespace(settings.list_merge)
+        self._replica = Replica(settings.list_merge)
         self._link = Link(self._send, settings.config)
         functions: list[tuple[Any, ...]] = []
         for number, (ident, setup, calls) in enumerate(message.instances):

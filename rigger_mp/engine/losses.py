@@ -33,4 +33,4 @@ def last_loss(status: int, detail: str, attempts: int) -> tuple[int, str]:
 
 def failures_of(results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return the failure records among some results."""
-    return tuple(result[2] for result in results if result[2] is not None)
+    return tuple([result[2] for result in results if result[2] is not None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import Activity, Kind, Slot, Task
+from rigger_mp.engine.activity import EVENT, Activity, Slot, Task
 from rigger_mp.engine.counters import Counters
 from rigger_mp.engine.losses import LOSS_NAMES, loss_record
 
@@ -37,7 +37,7 @@ class Outcomes:
     ) -> None:
         """Tell how an activity ended; ``version`` is that of the globals by then, ``news`` how they came to it."""
         hook = activity.plan.hook
-        if activity.kind is Kind.EVENT:
+        if activity.kind is EVENT:
             self.counters.ended(hook, status)
         if activity.token:
             updates = activity.updates

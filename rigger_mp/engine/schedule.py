@@ -26,7 +26,19 @@ from typing import Any
 
 from rigger_mp.encoding import dump_deletions
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ANY, Activity, Kind, Slot, Swap, Task, group_by_home
+from rigger_mp.engine.activity import (
+    ANY,
+    BACKGROUND,
+    CONFIGURE,
+    EVENT,
+    SWAP,
+    WRITE,
+    Activity,
+    Slot,
+    Swap,
+    Task,
+    group_by_home,
+)
 from rigger_mp.engine.commit_log import CommitLog
 from rigger_mp.engine.handover import (
     Handover,
@@ -130,7 +142,7 @@ class Scheduler:
         plan = self.registry.plan(event.hook)
         self._accept(
             Activity(
-                Kind.EVENT, event.token, plan, event.arguments, segments=event.segments, since=event.since
+                EVENT, event.token, plan, event.arguments, segments=event.segments, since=event.since
             )
         )
 
@@ -146,19 +158,19 @@ class Scheduler:
         self.nested += 1
         plan = self.registry.plan(event.hook)
         self._accept(
-            Activity(Kind.EVENT, 0, plan, event.arguments, event.depth, nested=True, segments=event.segments)
+            Activity(EVENT, 0, plan, event.arguments, event.depth, nested=True, segments=event.segments)
         )
         return None
 
     def accept_write(self, write: m.Write) -> None:
         """Take an assignment to the global namespace; it is sequenced like an ordered event."""
         plan = Plan("global_data", concurrent=False)
-        self._accept(Activity(Kind.WRITE, write.token, plan, write.updates, clear=write.clear))
+        self._accept(Activity(WRITE, write.token, plan, write.updates, clear=write.clear))
 
     def accept_configure(self, call: m.Configure) -> None:
         """Take a call of ``configure``; it is sequenced like an ordered event."""
         plan = Plan(call.ident, concurrent=False)
-        self._accept(Activity(Kind.CONFIGURE, call.token, plan, call.arguments))
+        self._accept(Activity(CONFIGURE, call.token, plan, call.arguments))
 
     def done(self, slot: Slot, job: int, results: Results, segments: m.Segments = ()) -> None:
         """Take the results of a job, and what their large values are in; a job that is done already is ignored."""
@@ -169,9 +181,9 @@ class Scheduler:
         activity.update_segments += segments
         for function, seconds in self.outcomes.count_calls(slot, task, results):
             self.table.estimates.record(function, seconds)
-        if activity.kind is Kind.EVENT:
+        if activity.kind is EVENT:
             self._task_done(task, results)
-        elif activity.kind is Kind.BACKGROUND:
+        elif activity.kind is BACKGROUND:
             self._background_done(task, results)
         else:
             activity.unfinished -= 1
@@ -199,7 +211,7 @@ class Scheduler:
     def accept_swap(self, swap: Swap) -> None:
         """Take a generation whose slots are staged; whatever is accepted from now on is its."""
         self.registry, self.squash, self.max_nesting = swap.registry, swap.squash, swap.max_nesting
-        self._accept(Activity(Kind.SWAP, 0, Plan("reload", concurrent=False), b"", swap=swap))
+        self._accept(Activity(SWAP, 0, Plan("reload", concurrent=False), b"", swap=swap))
 
     def _swap(self, activity: Activity) -> None:
         swap = activity.swap
@@ -278,7 +290,7 @@ class Scheduler:
     def _accept(self, activity: Activity) -> None:
         activity.squash = self.squash
         activity.ordered = not activity.plan.concurrent
-        self.counters.accepted += activity.kind is Kind.EVENT
+        self.counters.accepted += activity.kind is EVENT
         self._waiting.append(activity)
 
     def _admit(self) -> None:
@@ -291,7 +303,7 @@ class Scheduler:
         return not self._running or self._extends_chain(activity)
 
     def _extends_chain(self, activity: Activity) -> bool:
-        if self._chain is None or self._deferred or activity.kind is not Kind.EVENT:
+        if self._chain is None or self._deferred or activity.kind is not EVENT:
             return False
         plan, slot = activity.plan, self.slots[self._chain]
         if not plan.stages or plan.background:
@@ -304,11 +316,11 @@ class Scheduler:
         self._running += 1
         self._ordered_running += activity.ordered
         self._nested_waiting -= activity.nested
-        if activity.kind is Kind.WRITE:
+        if activity.kind is WRITE:
             self._write(activity)
-        elif activity.kind is Kind.CONFIGURE:
+        elif activity.kind is CONFIGURE:
             self._configure(activity)
-        elif activity.kind is Kind.SWAP:
+        elif activity.kind is SWAP:
             self._swap(activity)
         else:
             self._start_event(activity)
@@ -382,8 +394,9 @@ class Scheduler:
         if event.postponed and event.lost is None and (event.squash or not failures_of(event.results.values())):
             self._turns.queue(event.postponed.popleft())
             return
-        event.unfinished -= len(event.postponed)
-        event.postponed.clear()
+        if event.postponed:
+            event.unfinished -= len(event.postponed)
+            event.postponed = None
         if event.unfinished:
             return
         if event.lost is not None:
@@ -405,10 +418,10 @@ class Scheduler:
         self._next_step(event)
 
     def _merge(self, event: Activity, stage: tuple[tuple[Any, ...], ...]) -> None:
-        local = tuple(result[0] for result in stage if result[0])
+        local = tuple([result[0] for result in stage if result[0]])
         if local:
             event.updates = (*event.updates, local)
-        updates = tuple(result[1] for result in stage if result[1])
+        updates = tuple([result[1] for result in stage if result[1]])
         if updates and event.ordered:
             self._commit((updates,))
             if event.replica is not None:
@@ -533,7 +546,7 @@ class Scheduler:
 
     def _drop_configure(self, slot: Slot) -> None:
         """Count calls as done that a new process gets anyway, because it replays all of them."""
-        for task in [task for task in slot.ready if task.activity.kind is Kind.CONFIGURE]:
+        for task in [task for task in slot.ready if task.activity.kind is CONFIGURE]:
             slot.ready.remove(task)
             task.activity.unfinished -= 1
             self._finish_configure(task.activity)
@@ -554,17 +567,17 @@ class Scheduler:
     def _send(self, slot: Slot, task: Task) -> m.Job:
         self._job += 1
         activity = task.activity
-        in_chain = activity.kind is Kind.EVENT and activity.ordered and activity.fused
+        in_chain = activity.kind is EVENT and activity.ordered and activity.fused
         delta = None if activity.pinned is not None else self._delta(slot, activity, in_chain)
         slot.add(self._job, task)
         activity.replica = slot if in_chain else None
-        kind = m.CALL_CONFIGURE if activity.kind is Kind.CONFIGURE else m.CALL_EVENT
+        kind = m.CALL_CONFIGURE if activity.kind is CONFIGURE else m.CALL_EVENT
         plan = activity.plan
         stages = plan.ids if task.stages is plan.stages else task.ids
         return m.Job(
             self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
-            activity.token if activity.kind is Kind.EVENT else 0, activity.segments + activity.update_segments,
+            activity.token if activity.kind is EVENT else 0, activity.segments + activity.update_segments,
             (activity.key, activity.retries) if activity.key else None,
         )  # fmt: skip
 
@@ -581,7 +594,7 @@ class Scheduler:
 
     def _task_lost(self, slot: Slot, task: Task, status: int, detail: str) -> None:
         activity = task.activity
-        if activity.kind is Kind.CONFIGURE:
+        if activity.kind is CONFIGURE:
             activity.unfinished -= 1  # it is replayed when the instance is made again
             self._finish_configure(activity)
             return
@@ -596,12 +609,12 @@ class Scheduler:
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
-        if activity.kind is Kind.BACKGROUND:
+        if activity.kind is BACKGROUND:
             self.background -= 1
             if activity.key:
                 self.changes.append(Died(activity.key, activity.retries, detail, ""))
             self.outcomes.lose_background(task, status, detail)
-        elif activity.kind is Kind.CONFIGURE:
+        elif activity.kind is CONFIGURE:
             activity.unfinished -= 1
             self._finish_configure(activity)
         else:

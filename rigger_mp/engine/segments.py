@@ -22,7 +22,7 @@ import resource
 import stat
 import struct
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from rigger_mp.large_values import Pieces, Place
@@ -354,6 +354,6 @@ def dump_with_segment(dump: Callable[..., bytes], values: Mapping[str, Any]) -> 
     return data, (() if segment is None else (segment,))
 
 
-def by_id(segments: Iterable[Segment]) -> dict[int, Segment]:
+def by_id(segments: Collection[Segment]) -> dict[int, Segment]:
     """Return segments by their ids."""
-    return {segment.id: segment for segment in segments}
+    return {segment.id: segment for segment in segments} if segments else {}

@@ -9,11 +9,15 @@ from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
 from rigger_mp.engine.estimate import Estimates
 from rigger_mp.engine.registry import Plan, Stage, is_archive
 
-BUDGET = 0.003
+BUDGET = 0.008
 """Seconds of measured work that may be queued in one worker."""
+LONGEST_PREFETCH = 0.05
+"""Seconds of measured work up to which a worker may have a second task, while more wait than there are workers."""
 MOST_JOBS = 256
 FAN_OUT_GAIN = 0.0005
-"""Seconds that running a stage in parallel must save to be worth the extra messages."""
+"""Seconds that running a stage in parallel must save, beside the messages that it takes."""
+MESSAGE_TIME = 0.00005
+"""Seconds that one more message of a job and its results takes."""
 
 
 class SlotTable:
@@ -43,7 +47,7 @@ class SlotTable:
     def put(self, task: Task) -> str:
         """Queue a task; return why it can never run, or ``""``."""
         if task.home == ANY:
-            if self._any_shared():
+            if self._shared or self._any_shared():
                 self._shared.append(task)
                 return ""
             return self.least_loaded().gone
@@ -109,7 +113,7 @@ class SlotTable:
             while (task := slot.ready.peek()) and slot.has_room(self._measured(task), BUDGET, MOST_JOBS):
                 yield slot, slot.ready.pop()
         while self._shared:
-            found = self._slot_with_room(self._measured(self._shared[0]))
+            found = self._slot_with_room(self._measured(self._shared[0])) or self._slot_to_prefetch()
             if found is None:
                 return
             yield found, self._shared.popleft()
@@ -136,7 +140,7 @@ class SlotTable:
         for stage in plan.stages:
             each = [self.estimate((part,)) for _, part in group_by_home(stage, threaded=True)]
             known = [seconds for seconds in each if seconds is not None]
-            if len(each) > 1 and (len(known) < len(each) or sum(known) - max(known) > FAN_OUT_GAIN):
+            if len(each) > 1 and (len(known) < len(each) or saved_by_fan_out(known, idle) > FAN_OUT_GAIN):
                 return True
         return False
 
@@ -148,6 +152,17 @@ class SlotTable:
             task.estimate = self.estimate(task.stages)
         return task.estimate
 
+    def _slot_to_prefetch(self) -> Slot | None:
+        """Return a slot that would be idle while its next task is on the way, if more wait than there are slots."""
+        shared = [slot for slot in self.slots.values() if slot.shared and not slot.gone]
+        estimate = self._measured(self._shared[0])
+        if len(self._shared) <= len(shared) or estimate is None:
+            return None
+        for slot in shared:
+            if len(slot.outstanding) == 1 and slot.has_room(estimate, LONGEST_PREFETCH, 2):
+                return slot
+        return None
+
     def _slot_with_room(self, estimate: float | None) -> Slot | None:
         best: Slot | None = None
         for slot in self.slots.values():
@@ -157,3 +172,9 @@ class SlotTable:
                 if best is None or slot.load < best.load:
                     best = slot
         return best
+
+
+def saved_by_fan_out(seconds: list[float], workers: int) -> float:
+    """Return the seconds that functions which take so long save if these workers share them."""
+    total = sum(seconds)
+    return total - max(*seconds, total / workers) - MESSAGE_TIME * len(seconds)

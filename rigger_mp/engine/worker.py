@@ -31,8 +31,10 @@ from rigger_mp.engine.output import Forwarder
 from rigger_mp.engine.segments import Segment, forget_inherited
 from rigger_mp.errors import NotRunningError
 
-MOST_DELAY = 0.001
+MOST_DELAY = 0.004
 """Seconds that a result may be kept back while the batch goes on."""
+LAST_FLUSH = 0.0002
+"""Seconds after which results are sent before a batch's last job starts, so that the next batch comes meanwhile."""
 MOST_KEPT = 1 << 15
 """Bytes of results that may be kept back."""
 KEEP_SEGMENTS = 0.1
@@ -91,11 +93,19 @@ class Worker:
         while not self._reader.eof:
             if self._recent and not self._arrival.poll(KEEP_SEGMENTS * 1000):
                 self._recent = ()
-            for payload in self._reader.read():
-                for message in m.unpack(payload):
-                    self._handle(message)
-            self._flush()
+            batch = [message for payload in self._reader.read() for message in m.unpack(payload)]
+            for left, message in zip(range(len(batch) - 1, -1, -1), batch, strict=True):
+                if not left and self._journal.filled and time.perf_counter() - self._flushed > LAST_FLUSH:
+                    self._flush()
+                self._handle(message)
+            if not self._goes_on():
+                self._flush()
             self._watch_memory()
+
+    def _goes_on(self) -> bool:
+        """Tell whether the next batch is here already, and what is kept may wait a little longer."""
+        young = time.perf_counter() - self._flushed < MOST_DELAY
+        return young and bool(self._journal.filled and self._arrival.poll(0))
 
     def _handle(self, message: Any) -> None:
         match message:

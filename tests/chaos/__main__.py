@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .idle import measure_idle_kills
 from .killer import DISPATCHER_WEIGHT, WEIGHTS, Habits
 from .run import Options, run
+from .user_kills import measure_user_kills
 
 DESCRIPTION = """
 Runs a random load on one engine, ordered, concurrent, nested and background events, large values, clients over a
@@ -26,6 +27,7 @@ examples:
   python -m tests.chaos --seconds 600 --seed 7      as long as you like, the same decisions again
   python -m tests.chaos --pause 0.02                kill as fast as possible
   python -m tests.chaos --idle-kills 200            only measure how soon the engine answers after a kill
+  python -m tests.chaos --user-kills 50             only kill the user's process, 50 times for each start method
   python -m tests.chaos.soak --help                 many events through recycled workers: is memory flat?
 
 Ctrl-C ends the load early and checks what has been done so far. The exit status is 1 if a promise was broken; the
@@ -49,6 +51,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stops", type=float, default=0.3, help="share of SIGSTOP among them (default: 0.3)")
     parser.add_argument("--kill-dispatcher", action="store_true", help="aim at the dispatcher, too")
     parser.add_argument("--idle-kills", type=int, metavar="N", help="kill N idle workers, print latencies, and end")
+    parser.add_argument("--user-kills", type=int, metavar="N", help="kill N programs for each start method, and end")
     return parser.parse_args(arguments)
 
 
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.idle_kills is not None:
         return measure_idle_kills(options.idle_kills)
+    if options.user_kills is not None:
+        return measure_user_kills(options.user_kills)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     weights = (*WEIGHTS, DISPATCHER_WEIGHT) if options.kill_dispatcher else WEIGHTS
     print(f"chaos for {options.seconds:g} s, seed {seed}")
