@@ -23,6 +23,8 @@ from rigger_mp.engine.boot import main as boot_main
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.process import WorkerProcess, die_with_parent, kill_tree, open_sentinel, set_name
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of forking, under pytest-xdist
+
 NOBODY = (1 << 22) + 1
 """A process id that no system gives."""
 
