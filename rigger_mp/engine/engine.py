@@ -562,8 +562,8 @@ class Engine:
         with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
             self.reader.detach(self._snapshots.latest)
         self._dispatcher.let_go()
+        self._dispatcher.reap(EXIT_TIME)  # the results thread ends with it
         self._receiver.thread.join()
-        self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
         self._manager.end(EXIT_TIME)
         self._marks.close()

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from rigger_mp.engine.journal import Journal
 
@@ -244,9 +244,14 @@ def _fork(main: Callable[[], None], name: str) -> int:
     # What is frozen is not touched by the child's garbage collector, and so stays shared with the parent.
     gc.freeze()
     pid = os.fork()
-    if pid:
-        gc.unfreeze()
-        return pid
+    if not pid:
+        _become(main, name, parent)
+    gc.unfreeze()
+    return pid
+
+
+def _become(main: Callable[[], None], name: str, parent: int) -> NoReturn:
+    """Be the child of a fork: run ``main``, which ends the process."""
     try:
         die_with_parent(parent)
         _lead_group(os.getpid())
