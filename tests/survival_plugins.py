@@ -187,3 +187,14 @@ class Receiver(RiggerBasePlugin):
 
     def fine(self) -> Any:
         return {"fine": True}, None
+
+
+class Writer(RiggerBasePlugin):
+    """Stateful: its updates of globals are long."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("write")
+
+    def write(self, log: str, number: int, text: str) -> Any:
+        append(log, str(number))
+        return None, {"numbers": [number], "texts": {str(number): text}}

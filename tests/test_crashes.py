@@ -15,6 +15,8 @@ from quiet import QuietRigger
 from waiting import wait_for
 
 from rigger_mp import HookError, Rigger
+from rigger_mp.encoding import dump_updates
+from rigger_mp.engine import messages as m
 from rigger_mp.errors import EncodingError, EngineLost, NotRunningError, PluginError, TimeLimitExceeded, WorkerLost
 
 PLUGINS = {"mean": Mean, "adder": Adder, "counter": Counter}
@@ -112,14 +114,26 @@ def test_a_loss_that_nobody_waits_for_reaches_handle_failure() -> None:
     assert [type(error) for error in rigger.failures] == [WorkerLost]
 
 
+def test_a_failure_that_cannot_travel_and_that_nobody_waits_for_reaches_handle_failure() -> None:
+    with QuietRigger(config(), plugins=PLUGINS) as rigger:
+        rigger.fire_hook("stubborn", wait=False)
+        rigger.fire_hook("fine")
+    (error,) = rigger.failures
+    assert isinstance(error, HookError)
+    assert "stubborn 1" in str(error)
+
+
 def test_what_is_not_finished_by_the_graceful_timeout_ends_in_engine_lost(tmp_path: Path) -> None:
     rigger = QuietRigger(config(), plugins=PLUGINS).start()
     blocked = rigger.submit("block", started=str(tmp_path / "started"))
     behind = rigger.submit("fine")
     wait_for((tmp_path / "started").exists)
+    engine: Any = rigger._engine
+    assigned = engine.request(lambda token: m.Write(token, dump_updates({"a": 1}), False))
+    configured = engine.request(lambda token: m.Configure(token, "mean", b""))
     rigger.stop(graceful_timeout=0.1)
-    for future in (blocked, behind):
-        with pytest.raises(EngineLost):
+    for future, what in ((blocked, "block"), (behind, "fine"), (assigned, "global_data"), (configured, "mean")):
+        with pytest.raises(EngineLost, match=f"hook '{what}'"):
             future.result(timeout=10)
 
 

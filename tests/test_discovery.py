@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from engine_plugins import Adder, Counter
 from quiet import QuietRigger
 
 from rigger_mp.discovery import find_instances, load_class
+from rigger_mp.engine.finder import Finder
 from rigger_mp.engine.spec import PluginSource
 from rigger_mp.errors import DuplicatePluginError, PluginError
 
@@ -273,3 +276,11 @@ def test_a_file_that_takes_itself_out_of_the_modules(tmp_path: Path) -> None:
 
 def test_a_name_that_is_too_long_for_a_file(tmp_path: Path) -> None:
     assert "was not found" in problem_of("a" * 300, tmp_path, plugin_path=".")
+
+
+def test_a_finder_that_is_killed_says_so() -> None:
+    finder = Finder()
+    os.kill(finder._process.pid, signal.SIGKILL)
+    finder._process.wait()
+    with pytest.raises(PluginError, match="status -9"):
+        finder.find({"plugins": {}}, {}, None)

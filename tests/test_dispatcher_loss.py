@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter as Count
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from quiet import QuietRigger
+from retry_plugins import Moody
 from waiting import DEADLINE, wait_for
 
 from rigger_mp import Rigger, RiggerBasePlugin
@@ -211,6 +213,55 @@ def test_killed_too_often_it_is_given_up(ledger: Path) -> None:
         kill(rigger)
         with pytest.raises(EngineLost, match=r"2 times within 60 s \(max_restarts\)"):
             held.result(DEADLINE)
+
+
+def test_given_up_it_loses_nothing_in_silence(ledger: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later.txt"
+    with QuietRigger(config(max_restarts=0), plugins=PLUGINS) as rigger, ThreadPoolExecutor(1) as pool:
+        rigger.fire_hook("step", number=1, ledger=str(ledger))
+        rigger.fire_hook("later", ledger=str(later))
+        wait_for(later.exists)
+        manager = process(rigger, "manager")["pid"]
+        stop_still(dispatcher := process(rigger, "dispatcher")["pid"])
+        asked = pool.submit(rigger.stats)
+        wait_for(lambda: rigger._engine is not None and rigger._engine._answers)
+        os.kill(dispatcher, signal.SIGKILL)
+        with pytest.raises(EngineLost, match=r"stats.*max_restarts"):
+            asked.result(DEADLINE)
+        wait_for(lambda: rigger.failures)
+        assert "before 1 background handler had ended" in str(rigger.failures[0])
+        assert rigger.global_data["steps"] == {"1": 1}
+        os.kill(manager, signal.SIGKILL)
+        with pytest.raises(EngineLost, match="Manager process is gone"):
+            rigger.global_data.copy()
+
+
+def test_a_question_that_it_had_not_answered_is_asked_again(ledger: Path) -> None:
+    with QuietRigger(config(), plugins=PLUGINS) as rigger, ThreadPoolExecutor(1) as pool:
+        stop_still(dispatcher := process(rigger, "dispatcher")["pid"])
+        asked = pool.submit(rigger.stats)
+        wait_for(lambda: rigger._engine is not None and rigger._engine._answers)
+        os.kill(dispatcher, signal.SIGKILL)
+        assert asked.result(DEADLINE)["processes"][1]["restarts"] == 1
+
+
+def test_an_instance_that_its_successor_cannot_make_is_named(ledger: Path, tmp_path: Path) -> None:
+    entry = {"plugin": "moody", "switch": str(tmp_path / "switch"), "log": str(tmp_path / "log")}
+    options = config()
+    options["plugins"]["moody"] = entry
+    with QuietRigger(options, plugins={**PLUGINS, "moody": Moody}) as rigger:
+        assert rigger.fire_hook("moody")["moody"]
+        (tmp_path / "switch").write_text("raise", encoding="utf-8")
+        kill(rigger)
+        assert rigger.fire_hook("step", number=1, ledger=str(ledger))["number"] == 1
+        wait_for(lambda: rigger.messages)
+        assert "'moody'" in rigger.messages[0]
+        assert "no database" in rigger.messages[0]
+
+
+def stop_still(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def test_killed_while_the_engine_stops(ledger: Path) -> None:

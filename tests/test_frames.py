@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rigger_mp.engine.frames import FrameReader, FrameWriter, frame, header, split_frames, write_all
+from rigger_mp.engine.frames import FrameReader, FrameWriter, frame, header, read_frame, split_frames, write_all
 
 PAYLOADS = st.lists(st.binary(max_size=40), max_size=6)
 
@@ -134,3 +135,39 @@ def test_a_writer_whose_reader_is_gone_is_broken_and_drops(pipe: tuple[int, int]
     assert not writer.blocked
     writer.write(b"nor this")
     assert not writer.blocked
+
+
+def test_one_frame_is_read_and_nothing_of_what_follows(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    long = struct.pack("!iQ", -1, 3) + b"abc"
+    write_all(writing, frame(b"") + frame(b"short") + long + frame(b"next"))
+    assert [read_frame(reading) for _ in range(3)] == [b"", b"short", b"abc"]
+    assert FrameReader(reading).read() == [b"next"]
+
+
+@pytest.mark.parametrize("beginning", [frame(b"payload"), struct.pack("!iQ", -1, 7) + b"payload"])
+def test_a_frame_that_comes_byte_by_byte_is_whole_or_none(pipe: tuple[int, int], beginning: bytes) -> None:
+    reading, writing = pipe
+
+    def write() -> None:
+        for end in (len(beginning), len(beginning) - 1):
+            for byte in beginning[:end]:
+                os.write(writing, bytes([byte]))
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_frame(reading) == b"payload"
+    assert read_frame(reading) == b""
+    writer.join()
+
+
+def test_half_a_frame_is_known_to_be_there(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reader = FrameReader(reading)
+    os.write(writing, frame(b"whole")[:6])
+    assert reader.read() == []
+    assert reader.buffered
+    os.write(writing, frame(b"whole")[6:])
+    assert reader.read() == [b"whole"]
+    assert not reader.buffered

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import marshal
+import os
+import pickle
+from io import BytesIO
 from typing import Any, get_type_hints
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.dispatcher import _BytesUnpickler
 
 PARTS = {"FailureRecord", "Result", "HostedFunction"}
 CLASSES = [
@@ -77,3 +81,18 @@ def test_what_is_not_builtin_cannot_be_packed() -> None:
 def test_an_unknown_tag_is_an_error() -> None:
     with pytest.raises(KeyError):
         m.unpack(marshal.dumps([("Nonsense", ())]))
+
+
+class Command:
+    """What an attacker would put into a pickle."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+def test_the_dispatcher_opens_frames_of_bytes_and_runs_nothing() -> None:
+    assert _BytesUnpickler(BytesIO(pickle.dumps(b"frame"))).load() == b"frame"
+    with pytest.raises(pickle.UnpicklingError, match=r"must not carry builtins\.bytearray"):
+        _BytesUnpickler(BytesIO(pickle.dumps(bytearray(b"frame")))).load()
+    with pytest.raises(pickle.UnpicklingError, match=r"must not carry \w+\.system"):
+        _BytesUnpickler(BytesIO(pickle.dumps(Command()))).load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -18,7 +19,15 @@ from waiting import DEADLINE, wait_for
 
 from rigger_mp import Rigger, RiggerBasePlugin, RiggerClient
 from rigger_mp.engine.messages import Output
-from rigger_mp.engine.output import LONGEST_TEXT
+from rigger_mp.engine.output import (
+    LONGEST_PART,
+    LONGEST_TEXT,
+    LineStream,
+    Origin,
+    handle_record,
+    make_record,
+    write_output,
+)
 from rigger_mp.errors import ConfigError, WorkerLost
 
 LOGGER = "tests.output"
@@ -269,3 +278,60 @@ def test_serve_writes_json_lines(tmp_path: Path) -> None:
         server.communicate()
     found = {(line["source"], line["level"], line["message"], line.get("plugin")) for line in lines}
     assert {("stdout", "info", "printed", "talker"), ("talk", "warning", "logged", "talker")} <= found
+
+
+def test_where_there_is_no_stream_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Output("text", "stderr", "hook", "plugin", 1, 2)
+    written = io.StringIO()
+    for stream in (written, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        write_output(output)
+    written.close()
+    monkeypatch.setattr(sys, "stderr", written)
+    write_output(output)
+    monkeypatch.setattr(sys, "stdout", strict := io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    write_output(Output("10 \N{EURO SIGN}", "stdout", "hook", "plugin", 1, 2))
+    assert strict.buffer.getvalue() == b"10 \\u20ac"  # type: ignore[attr-defined]
+
+
+def test_records_below_the_level_of_their_logger_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    for level in (logging.DEBUG, logging.ERROR):
+        handle_record(make_record((("name", LOGGER), ("levelno", level), ("msg", f"at {level}"))))
+    assert [record.getMessage() for record in caplog.records] == [f"at {logging.ERROR}"]
+
+
+def test_a_long_line_is_cut_between_characters_or_where_there_are_none() -> None:
+    origin, sent = Origin("worker-0"), []
+    stream = LineStream("stdout", origin, sent.append, None)
+    stream.write(("\N{EURO SIGN}" * LONGEST_PART).encode())
+    stream.finish_lines()
+    assert "".join(output.text for output in sent) == "\N{EURO SIGN}" * LONGEST_PART
+    sent.clear()
+    stream.write(b"\x80" * (LONGEST_PART + 1))
+    stream.finish_lines()
+    assert "".join(output.text for output in sent) == "\\x80" * (LONGEST_PART + 1)
+
+
+class Child(RiggerBasePlugin):
+    """Logs in a child: nothing of that may reach the engine's descriptor."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("log_in_a_child")
+        self.register_plugin_hook("log_here", lambda: logging.getLogger(LOGGER).error("from the hook"))
+
+    def log_in_a_child(self) -> Any:
+        pid = os.fork()
+        if not pid:
+            logging.getLogger(LOGGER).error("from the child")
+            os._exit(0)
+        return {"status": os.waitpid(pid, 0)[1]}, None
+
+
+def test_what_a_child_of_a_hook_logs_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    config = {"workers": 1, "plugins": {"child": {"plugin": "child"}}}
+    with QuietRigger(config, plugins={"child": Child}) as rigger:
+        assert rigger.submit("log_in_a_child").result(DEADLINE)["status"] == 0
+        rigger.submit("log_here").result(DEADLINE)
+    assert [record.getMessage() for record in caplog.records if record.name == LOGGER] == ["from the hook"]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter as Count
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 from waiting import wait_for
 
 from rigger_mp import Rigger, RiggerBasePlugin
-from rigger_mp.errors import ConfigError, DeadlockError, EngineLost, HookError, NotRunningError, PluginError
+from rigger_mp.errors import ConfigError, DeadlockError, EngineLost, HookError, NotRunningError, PluginError, StartError
 
 PLUGIN = """
 import os, time
@@ -565,6 +566,51 @@ def test_a_stop_in_the_middle_of_a_reload(site: Site, tmp_path: Path, timeout: f
             assert future.result(0)["version"] == 1
     assert isinstance(errors[0], NotRunningError | EngineLost)
     assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_stop_leaves_half_made_ends_before_the_rest_is_drained(site: Site, tmp_path: Path, ends: bool) -> None:
+    """By itself if it can, else it is killed; what was accepted is finished all the same."""
+    started, making, release = tmp_path / "started", tmp_path / "making", tmp_path / "release"
+    with site.rigger() as rigger, ThreadPoolExecutor(2) as pool:
+        old = {row["pid"] for row in workers(rigger)}
+        held = rigger.submit("hold", started=str(started), release=str(release))
+        wait_for(started.exists)
+        write_slow_plugin(site, making, tmp_path / "made")
+        reloading = pool.submit(rigger.reload)
+        wait_for(making.exists)
+        (half_made,) = (psutil.Process(row["pid"]) for row in workers(rigger) if row["pid"] not in old)
+        stopping = pool.submit(rigger.stop, 60.0)
+        assert isinstance(reloading.exception(30), NotRunningError)
+        if ends:
+            (tmp_path / "made").touch()
+        assert psutil.wait_procs([half_made], timeout=30)[1] == []
+        assert not stopping.done()
+        release.touch()
+        assert held.result(30)["version"] == 1
+        stopping.result(30)
+
+
+def test_a_generation_whose_processes_cannot_be_started_is_refused(site: Site) -> None:
+    site.write_config(max_restarts=0)
+    with site.rigger() as rigger:
+        _end_on_initialize(site)
+        with pytest.raises(StartError, match=r"worker-0 cannot be started: .*status 4"):
+            rigger.reload()
+        assert rigger.fire_hook("version")["version"] == 1
+
+
+def test_an_option_that_is_set_during_a_reload_holds_after_it(site: Site, tmp_path: Path) -> None:
+    started, release = tmp_path / "started", tmp_path / "release"
+    with site.rigger() as rigger, ThreadPoolExecutor(1) as pool:
+        write_slow_plugin(site, started, release)
+        reloading = pool.submit(rigger.reload)
+        wait_for(started.exists)
+        rigger.squash_exceptions = True
+        rigger.register_hook_callback("version", "pre", lambda: 1 / 0)
+        release.touch()
+        reloading.result(30)
+        assert rigger.fire_hook("version")["version"] == 2
 
 
 def test_a_stop_while_a_plugin_is_imported(site: Site, tmp_path: Path) -> None:

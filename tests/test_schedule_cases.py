@@ -8,12 +8,13 @@ import pytest
 
 from rigger_mp.encoding import dump_arguments, dump_updates
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ARCHIVE, Slot, Swap
-from rigger_mp.engine.commit_log import CommitLog
+from rigger_mp.engine.activity import ARCHIVE, Activity, Kind, Slot, Swap, Task
+from rigger_mp.engine.commit_log import NEWS_KEPT, CommitLog
 from rigger_mp.engine.kept_jobs import Died, Finished, KeptJob, Payload
 from rigger_mp.engine.registry import ANY, Function, Registry
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.slots import MOST_JOBS
+from rigger_mp.engine.snapshots import Snapshots
 
 NOTHING = b""
 QUICK = 0.00001
@@ -312,6 +313,19 @@ def test_a_failed_configure_fails_once() -> None:
         bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, failure, QUICK),),))
     (outcome,) = bench.scheduler.messages
     assert (outcome.status, outcome.failures) == (m.FAILED, (failure,))
+
+
+def test_a_configure_call_ends_whose_slot_is_given_up() -> None:
+    bench = Bench(("add", "a", 0), copies={"a": (0, 1)})
+    bench.slots[0].up = False
+    bench.scheduler.accept_configure(m.Configure(7, "a", NOTHING))
+    ((slot, job),) = bench.pump()
+    assert slot.number == 1
+    bench.scheduler.slot_gone(bench.slots[0], "it cannot be started")
+    assert bench.outcomes() == []
+    bench.scheduler.done(slot, job.job, (((NOTHING, NOTHING, None, QUICK),),))
+    assert bench.outcomes() == [(7, m.OK)]
+    assert bench.scheduler.idle
 
 
 def test_what_a_dead_worker_had_done_is_not_done_again() -> None:
@@ -666,3 +680,47 @@ def test_options_hold_for_what_is_accepted_after_the_swap() -> None:
     assert [job.squash for _, job in bench.pump()] == [True]
     finish_one(bench)
     assert [job.squash for _, job in bench.pump()] == [False]
+
+
+# -- the parts -------------------------------------------------------------------------------------------
+
+
+def test_a_slot_counts_what_it_was_sent() -> None:
+    slot = Slot(0, up=True)
+    plan = Registry({}).plan("hook")
+    measured, unknown = (
+        Task(Activity(Kind.EVENT, 1, plan, b""), (), 0, estimate=estimate) for estimate in (0.5, None)
+    )
+    slot.add(1, measured)
+    slot.add(2, unknown)
+    assert (slot.load, slot.unmeasured, slot.has_room(0.0, 1.0, 10)) == (0.5, 1, False)
+    assert slot.remove(2) is unknown
+    assert (slot.load, slot.unmeasured, slot.has_room(0.0, 1.0, 10)) == (0.5, 0, True)
+    slot.add(3, unknown)
+    assert slot.remove(1) is measured
+    assert (slot.load, slot.unmeasured) == (0.0, 1)
+    assert slot.remove(1) is None
+    assert slot.remove(3) is unknown
+    assert (slot.load, slot.unmeasured) == (0.0, 0)
+
+
+def test_news_are_told_while_they_are_few_and_known() -> None:
+    log = CommitLog()
+    entries = [((dump_updates({"n": number}),),) for number in range(NEWS_KEPT + 1)]
+    for entry in entries:
+        log.append(entry)
+    assert log.news(0) is None
+    assert log.news(1) == tuple(entries[1:])
+    assert log.news(log.version) == ()
+    assert CommitLog("extend", log.version, {}).news(log.version) is None
+
+
+def test_a_snapshot_keeps_its_version_readable_while_it_lives() -> None:
+    snapshots = Snapshots()
+    assert snapshots.floor() == 0
+    first, second = snapshots.take(3, 5), snapshots.take(6, 7)
+    assert (snapshots.floor(), snapshots.latest) == (3, 7)
+    del second
+    assert snapshots.floor() == 3
+    del first
+    assert snapshots.floor() == 7

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from large_plugins import Raw
-from waiting import wait_for
+from waiting import DEADLINE, wait_for
 
 from rigger_mp.encoding import dump_arguments, load_names, load_part
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.descriptors import SocketReader, SocketWriter, frame_message, send_at_once, send_frame
-from rigger_mp.engine.segments import AVAILABLE, Arguments, Segment, by_id, count_open, dump_with_segment
+from rigger_mp.engine import segments as engine_segments
+from rigger_mp.engine.descriptors import (
+    ArrivedSegments,
+    SocketReader,
+    SocketWriter,
+    frame_message,
+    send_at_once,
+    send_frame,
+)
+from rigger_mp.engine.segments import (
+    AVAILABLE,
+    Arguments,
+    Segment,
+    SegmentError,
+    SegmentFile,
+    by_id,
+    count_open,
+    dump_with_segment,
+)
 from rigger_mp.errors import EncodingError
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memory that can be sealed")
@@ -118,15 +139,100 @@ def test_a_value_whose_segment_is_missing_says_so_only_when_it_is_read() -> None
         load_part(names["a"])
 
 
-def test_without_descriptors_values_stay_inside_the_message() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+@contextmanager
+def limited(kind: int, most: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most, hard))
     try:
-        arguments = dump(a=VALUE, b=Raw(VALUE))
+        yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(kind, (soft, hard))
+
+
+def lowest_free_descriptor() -> int:
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_without_descriptors_values_stay_inside_the_message(spare: bool) -> None:
+    # Either too few to give any to segments, or none left for the one that there might be.
+    with limited(resource.RLIMIT_NOFILE, lowest_free_descriptor() if spare else 3):
+        arguments = dump(a=VALUE, b=Raw(VALUE))
     assert arguments[1] == ()
     assert load(arguments) == {"a": VALUE, "b": Raw(VALUE)}
+
+
+@pytest.mark.parametrize("room", [1000, len(VALUE) // 2])
+def test_without_memory_values_stay_inside_the_message(room: int) -> None:
+    with limited(resource.RLIMIT_FSIZE, room):
+        arguments = dump(a=VALUE, b=Raw(VALUE))
+    assert arguments[1] == ()
+    assert load(arguments) == {"a": VALUE, "b": Raw(VALUE)}
+
+
+def test_where_there_is_no_sealed_memory_values_stay_inside_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_segments, "AVAILABLE", False)
+    arguments = dump(a=VALUE)
+    assert arguments[1] == ()
+    assert load(arguments) == {"a": VALUE}
+
+
+def test_values_of_many_pages_arrive_whole() -> None:
+    value = VALUE * 12
+    arguments = dump(a=value, b=bytearray(value), c=Raw(value), d="\N{EURO SIGN}" * 2_000_000)
+    assert load(arguments) == {"a": value, "b": value, "c": Raw(value), "d": "\N{EURO SIGN}" * 2_000_000}
+
+
+def test_without_room_for_mappings_readings_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = dump(a=Raw(bytearray(VALUE)))
+    load(arguments)
+    monkeypatch.setattr(engine_segments, "_libc", SimpleNamespace(mmap=lambda *_: None))
+    first, second = load(arguments)["a"], load(arguments)["a"]
+    first.data[0] = 99
+    assert (first.data[0], second.data[0]) == (99, VALUE[0])
+
+
+def test_the_size_and_the_content_are_the_same_in_every_form() -> None:
+    _, (segment,) = dump(a=VALUE)
+    copy = Segment(segment.id, content=segment.read())
+    size, content = segment.size, segment.read()
+    assert size > len(VALUE)
+    for _ in range(2):
+        segment.map_for_one()
+        assert (segment.fd, segment.size, segment.read()) == (-1, size, content)
+        copy.keep_content()
+        assert (copy.open(0), copy.size, copy.read()) == (None, size, content)
+
+
+def test_a_file_of_a_segment_ends_where_the_segment_does() -> None:
+    _, (segment,) = dump(a=VALUE)
+    file = segment.open(segment.size - 10)
+    assert isinstance(file, SegmentFile)
+    assert file.readinto(memoryview(bytearray(100))) == 10
+    assert file.read(1) == b""
+    with pytest.raises(SegmentError, match="no lines"):
+        file.readline()
+
+
+def test_a_segment_that_is_shorter_than_it_says_is_an_error() -> None:
+    _, (segment,) = dump(a=VALUE)
+    with pytest.raises(SegmentError, match="shorter"):
+        b"".join(engine_segments._read_chunks(segment.fd, segment.size + 1))
+
+
+def test_a_descriptor_that_is_no_segment_is_closed_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"no segment, whatever its length may be")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    arrived = ArrivedSegments()
+    arrived.add(fd)
+    assert arrived.take([(0, None)]) == ()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    with pytest.raises(SegmentError, match="no segment"):
+        Segment.receive(fd)
 
 
 def test_hundreds_of_segments_with_frames_that_do_not_fit(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -206,3 +312,69 @@ def test_a_process_that_was_forked_closes_nothing_of_ours() -> None:
     wait_for(ended)
     assert os.waitstatus_to_exitcode(status[-1]) == 0
     assert segment.read()
+
+
+class Crowded(socket.socket):
+    """A socket of a system on which too many descriptors are on their way."""
+
+    def sendmsg(self, buffers: Any, ancillary: Any = (), *_: Any) -> int:
+        if ancillary:
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return super().sendmsg(buffers)
+
+
+@pytest.fixture
+def crowded(pair: tuple[socket.socket, socket.socket]) -> Iterator[Crowded]:
+    with Crowded(fileno=pair[0].detach()) as sock:
+        yield sock
+
+
+def test_where_too_many_descriptors_are_on_their_way_the_content_is_sent(
+    crowded: Crowded, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    _, (segment,) = dump(a=VALUE[: 1 << 18])
+    message = m.Nested("full", b"", 1, (segment,))
+    reader = SocketReader(pair[1])
+    received: list[Any] = []
+
+    def read() -> None:
+        while not received:
+            received.extend(reader.complete(message) for payload in reader.read() for message in m.unpack(payload))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    send_frame(crowded, *frame_message(message), message)
+    thread.join(DEADLINE)
+    assert received[0].segments[0].read() == segment.read()
+    assert not send_at_once(crowded, b"S", [segment.fd])
+
+
+def test_where_too_many_descriptors_are_on_their_way_a_writer_waits(
+    crowded: Crowded, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (segment,) = dump(a=VALUE)
+    writer, reader = SocketWriter(crowded), SocketReader(pair[1])
+    writer.write_batch([m.Nested("later", b"", 1, (segment,))])
+    assert writer.blocked
+    assert not writer.broken
+    monkeypatch.setattr(Crowded, "sendmsg", socket.socket.sendmsg)
+    writer.flush()
+    assert not writer.blocked
+    (payload,) = reader.read()
+    (received,) = map(reader.complete, m.unpack(payload))
+    assert received.segments[0].read() == segment.read()
+
+
+def test_segments_for_whoever_is_gone_are_dropped(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    _, (segment,) = dump(a=VALUE)
+    message = m.Nested("nobody", b"", 1, (segment,))
+    writer = SocketWriter(ours)
+    theirs.close()
+    for _ in range(2):
+        writer.write_batch([message])
+        assert writer.broken
+        assert not writer.blocked
+    assert send_at_once(ours, b"S", [segment.fd])
+    with pytest.raises(BrokenPipeError):
+        send_frame(ours, *frame_message(message), message)

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from rigger_mp.engine import spool_file
 from rigger_mp.engine.job_marks import ENTRIES, JobMarks
 from rigger_mp.engine.kept_jobs import Change, DamagedPayloadError, Died, Finished, Interrupted, NewJob, Payload
 from rigger_mp.engine.spool import Spool
@@ -265,3 +266,50 @@ def test_an_empty_file_becomes_a_spool(path: Path) -> None:
 def test_only_its_user_may_read_it(spool: Spool, path: Path) -> None:
     assert [file.stat().st_mode & 0o077 for file in (path, companion(path))] == [0, 0]
     assert not spool.jobs
+
+
+def test_an_engine_that_ends_meanwhile_leaves_its_spool_to_the_next(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = spool.write([job()], [])
+    ended: list[int] = []
+
+    def end(dispatcher: int) -> None:
+        ended.append(dispatcher)
+        spool.close()
+
+    monkeypatch.setattr(spool_file, "_await_end", end)
+    with closing(Spool(path, 1)) as following:
+        assert [kept.key for kept in following.kept()] == [key]
+    assert ended == [os.getpid()]
+
+
+def test_a_file_that_another_program_has_locked_is_named(path: Path) -> None:
+    path.touch()
+    with closing(connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SpoolError, match="another program has locked it"):
+            Spool(path, os.getpid())
+    Spool(path, os.getpid()).close()
+
+
+def test_what_the_system_refuses_is_named(path: Path) -> None:
+    companion(path).mkdir()
+    with pytest.raises(SpoolError, match=r"jobs\.spool-running: Is a directory"):
+        Spool(path, os.getpid())
+
+
+def test_without_marks_every_job_waits(spool: Spool, path: Path) -> None:
+    (key,) = spool.write([job()], [])
+    spool.marks.start(key, 0)
+    assert [row.state for row in read_jobs(path)] == ["started"]
+    companion(path).unlink()
+    assert [row.state for row in read_jobs(path)] == ["waiting"]
+
+
+def test_where_there_is_no_spool_there_is_nothing_to_read(path: Path) -> None:
+    for _ in range(2):
+        for read in (read_jobs, read_dead):
+            with pytest.raises(SpoolError, match="there is no spool"):
+                read(path)
+        path.touch()

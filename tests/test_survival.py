@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from quiet import QuietRigger
 from survival_plugins import (
@@ -24,10 +25,12 @@ from survival_plugins import (
     Receiver,
     SlowClerk,
     SlowToArrive,
+    Writer,
 )
 from waiting import wait_for
 
 from rigger_mp import Rigger
+from rigger_mp.engine import manager_client
 from rigger_mp.errors import EngineLost, HookError, NotRunningError, TimeLimitExceeded, WorkerLost
 
 RECEIVER: dict[str, Any] = {"workers": 1, "plugins": {"receiver": {"plugin": "receiver"}}}
@@ -89,6 +92,30 @@ def test_a_manager_that_is_killed_again_while_it_starts_costs_no_reader_anything
                     wait_for(lambda known=first: pids(rigger, "manager") != [known])
                     first = kill(rigger, "manager")
                 assert reading.result(30) == (1, 1)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_manager_that_stands_still_holds_up_outcomes_until_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    log, text = tmp_path / "log", "x" * 50_000
+    with QuietRigger({"workers": 1, "plugins": {"writer": {"plugin": "writer"}}}, plugins={"writer": Writer}) as rigger:
+        rigger.fire_hook("write", log=str(log), number=0, text=text)
+        (manager,) = pids(rigger, "manager")
+        os.kill(manager, signal.SIGSTOP)
+        wait_for(lambda: psutil.Process(manager).status() == psutil.STATUS_STOPPED)
+        futures = [rigger.submit("write", log=str(log), number=number, text=text) for number in range(1, 40)]
+        wait_for(lambda: len(log.read_text().splitlines()) == 40)
+        assert not futures[-1].done()  # it was not published, so nobody may hear of it
+        if killed:
+            os.kill(manager, signal.SIGKILL)
+        else:
+            monkeypatch.setattr(manager_client, "CALL_TIME", 0.2)
+            assert rigger.global_data["numbers"]
+            monkeypatch.undo()
+        assert all(future.result(30)["numbers"] for future in futures)
+        assert rigger.global_data["numbers"] == list(range(40))
+        assert pids(rigger, "manager") != [manager]
 
 
 def test_a_background_handler_that_ran_is_not_run_again_when_the_dispatcher_dies(tmp_path: Path) -> None:

@@ -116,9 +116,10 @@ class Engine:
 
     def _launch(self) -> None:
         publisher, publishing = os.pipe()
+        # The dispatcher first: it takes longer, and nothing works without it.
+        self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._manager = ManagerProcess(self.reader.list_merge, publisher)
         self.reader.attach(self._manager)
-        self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._receiver = Receiver(
             self._dispatcher.socket, self._deliver, self._is_idle, self._on_dispatcher_gone
         )
@@ -567,8 +568,8 @@ class Engine:
         with contextlib.suppress(OSError, EOFError, EngineLost):  # the Manager may have been killed
             self.reader.detach(self._snapshots.latest)
         self._dispatcher.let_go()
+        self._dispatcher.reap(EXIT_TIME)  # the results thread ends with it
         self._receiver.thread.join()
-        self._dispatcher.reap(EXIT_TIME)
         self._dispatcher.close()
         self._manager.end(EXIT_TIME)
         self._marks.close()

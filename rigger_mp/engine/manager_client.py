@@ -9,13 +9,13 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from multiprocessing.managers import dispatch  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
 from rigger_mp.engine.frames import frame
+from rigger_mp.engine.launch import launch
 from rigger_mp.engine.manager import READ_TIME, new_address
-from rigger_mp.engine.process import launch
 from rigger_mp.errors import EngineLost
 from rigger_mp.namespace import Chain, VersionedNamespace
 
@@ -127,7 +127,7 @@ class ManagerProcess:
         self._control.sendall(frame(marshal.dumps((self._address, self._authkey, list_merge))))
         self._lock = threading.Lock()
         self._object = ""
-        self._idle: list[Connection] = []
+        self._idle: list[_Connection] = []
 
     def follow_another(self) -> int:
         """Have it follow another dispatcher; return the end of the pipe that is for that."""
@@ -146,7 +146,6 @@ class ManagerProcess:
         try:
             connection = self._take_connection()
             connection.send((self._object, method, args, {}))
-            _await_answer(connection)
             kind, result = connection.recv()
         except (OSError, EOFError) as error:
             raise EngineLost(f"the Manager process is gone: {error}") from error
@@ -156,7 +155,7 @@ class ManagerProcess:
             raise EngineLost(f"the Manager process failed to answer: {result}")
         return result
 
-    def _take_connection(self) -> Connection:
+    def _take_connection(self) -> _Connection:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -167,13 +166,23 @@ class ManagerProcess:
         return connection
 
     def _connect_first(self) -> None:
+        with _Connection(os.dup(self._control.fileno())) as control:
+            control.await_something()
         if self._control.recv(1) != b"R":
             raise EOFError("it ended before it could be asked")
         with self._connect() as connection:
             self._object, _ = dispatch(connection, None, "create", ("published",))
 
-    def _connect(self) -> Connection:
-        return Client(self._address, authkey=self._authkey)
+    def _connect(self) -> _Connection:
+        with Client(self._address) as opened:
+            connection = _Connection(os.dup(opened.fileno()))
+        try:
+            answer_challenge(connection, self._authkey)
+            deliver_challenge(connection, self._authkey)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def end(self, timeout: float) -> None:
         """Have it end, kill it if it does not within some seconds, and reap it."""
@@ -188,6 +197,24 @@ class ManagerProcess:
             self.process.wait()
 
 
-def _await_answer(connection: Connection) -> None:
-    if not connection.poll(CALL_TIME):
-        raise EOFError(f"no answer within {CALL_TIME} s")
+class _Connection(Connection):
+    """A connection to a Manager, which may stand still: nothing is waited for longer than ``CALL_TIME``.
+
+    Raises:
+        EOFError: from reading, after that time.
+    """
+
+    def recv(self) -> Any:
+        """Return the next object."""
+        self.await_something()
+        return super().recv()
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Return the next message."""
+        self.await_something()
+        return super().recv_bytes(maxlength)
+
+    def await_something(self) -> None:
+        """Return when there is something to read."""
+        if not self.poll(CALL_TIME):
+            raise EOFError(f"no answer within {CALL_TIME} s")
