@@ -13,7 +13,7 @@ in the loop a little later.
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, StreamReaderProtocol
+from asyncio import StreamReaderProtocol
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +22,6 @@ from rigger_mp.net import protocol
 from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.results import Task
 from rigger_mp.net.strict_json import JsonError, dump_json
-
-READ_SIZE = 65_536
-"""Bytes that a transport reads at once: of asyncio's own size, the system would map memory anew for each line."""
 
 
 class DirectProtocol(StreamReaderProtocol):
@@ -35,12 +32,6 @@ class DirectProtocol(StreamReaderProtocol):
     """
 
     taker: Callable[[bytes], bool] | None = None
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        """Take the transport."""
-        if hasattr(transport, "max_size"):
-            transport.max_size = READ_SIZE
-        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take data from the transport."""
