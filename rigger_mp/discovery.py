@@ -7,8 +7,7 @@ it is stateless. What hosts get is a :class:`~rigger_mp.engine.spec.PluginSource
 
 from __future__ import annotations
 
-import difflib
-import hashlib
+import binascii
 import importlib
 import importlib.util
 import inspect
@@ -123,8 +122,8 @@ def _attribute(module: ModuleType, attribute: str, where: str) -> Any:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError as error:
-        near = difflib.get_close_matches(attribute, _plugin_classes(module), 1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        near = _nearest(attribute, _plugin_classes(module))
+        hint = f", did you mean {near!r}?" if near else ""
         raise PluginError(f"{where} has no {attribute!r}{hint}") from error
     except BaseException as error:
         raise _import_problem(f"{where}:{attribute}", error) from error
@@ -239,8 +238,8 @@ class _Search:
 
     def _describe_search(self, name: str) -> str:
         known = [*self._registered, *(entry.name for entry in _entry_points()), *self._file_names()]
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = _nearest(name, known)
+        hint = f"; did you mean {near!r}?" if near else ""
         registered = ", ".join(self._registered) or "none"
         path = ", ".join(map(str, self._directories)) or "empty"
         return (
@@ -255,6 +254,13 @@ class _Search:
                 yield from (file.stem for file in directory.glob("*.py"))
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return what somebody may have meant, ``""`` if nothing is near."""
+    import difflib  # noqa: PLC0415 - every worker imports this module, and few look for a name in vain
+
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), "")
+
+
 def _module_source(name: str, target: str) -> PluginSource:
     module, _, attribute = (part.strip() for part in target.partition(":"))
     if not all([*module.split("."), *attribute.split(".")]):
@@ -263,7 +269,7 @@ def _module_source(name: str, target: str) -> PluginSource:
 
 
 def _file_source(file: Path, attribute: str) -> PluginSource:
-    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:8]
+    digest = f"{binascii.crc32(os.fsencode(file)):08x}"
     module_name = f"{_FILE_MODULES}{file.stem}_{digest}"
     if not attribute:
         classes = _plugin_classes(_import_file(file, module_name))

@@ -609,7 +609,13 @@ class Rigger:
         from rigger_mp.net.service import Backend  # noqa: PLC0415
 
         backend = Backend(
-            self._try_submit, self._running().when_room, self.stats, self._stop_soon, self.log_message, self._store
+            self._try_submit,
+            self._running().look_for,
+            self._running().when_room,
+            self.stats,
+            self._stop_soon,
+            self.log_message,
+            self._store,
         )
         settings = self._current_settings()
         return listen(settings.server_address, settings.server_port, self.config, backend)

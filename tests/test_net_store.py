@@ -221,7 +221,7 @@ def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_its_files_are_deleted_when_nothing_in_them_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_store, "SEGMENT", 20_000)
+    monkeypatch.setattr(event_store, "FILE_SIZE", 20_000)
     with closing(EventStore(tmp_path / "store", 10)) as store:
         for number in range(5000):
             fill(store, f"tid-{number}", 10 + number)
@@ -278,7 +278,7 @@ def test_a_full_disk_refuses_events_and_loses_none(tmp_path: Path, monkeypatch: 
     def fail(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(event_store, "SEGMENT", 5000)
+    monkeypatch.setattr(event_store, "FILE_SIZE", 5000)
     with served(server_store=str(tmp_path / "store")) as rigger, Wire(port_of(rigger)) as wire:
         monkeypatch.setattr(os, "posix_fallocate", fail)
         replies = [wire.ask(hook_name="sum", data={"a": n, "b": 0}, key=f"{n}", results=["sum"]) for n in range(100)]

@@ -18,9 +18,10 @@ import psutil
 import pytest
 from waiting import DEADLINE, wait_for
 
-from rigger_mp.engine import process as engine_process
+from rigger_mp.engine import launch as launch_module
 from rigger_mp.engine.boot import main as boot_main
 from rigger_mp.engine.journal import Journal
+from rigger_mp.engine.launch import launch
 from rigger_mp.engine.process import WorkerProcess, die_with_parent, kill_tree, open_sentinel, set_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of forking, under pytest-xdist
@@ -184,7 +185,7 @@ def test_the_interpreter_is_the_one_that_multiprocessing_would_start(
     commands: list[list[str]] = []
     monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: set_to)
     monkeypatch.setattr(subprocess, "Popen", lambda arguments, **_: commands.append(arguments))
-    engine_process.launch("manager", {}, "shown")
+    launch("manager", {}, "shown")
     ((executable, *_, shown),) = commands
     assert (executable, shown) == (command, "shown")
 
@@ -208,7 +209,7 @@ with Rigger({"workers": 1, "plugins": {"adder": {"plugin": "adder"}}}, plugins={
 
 
 def test_without_a_standard_input_and_without_a_current_directory() -> None:
-    root = str(Path(engine_process.__file__).parents[2])
+    root = str(Path(launch_module.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", CLOSED_AND_NOWHERE], capture_output=True, text=True, timeout=100, check=False,
         env={**os.environ, "PYTHONPATH": root},

@@ -6,20 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bench.peers.our_plugin import Tasks
 from bench.peers.pool import Pool
 from bench.tasks import BY_NAME
-from rigger_mp import Rigger, RiggerBasePlugin
-
-
-class Tasks(RiggerBasePlugin):
-    """Each instance answers the hooks that its configuration names."""
-
-    stateless = True
-
-    def plugin_initialize(self) -> None:
-        """Bind the tasks."""
-        for hook, task in self.data["tasks"].items():
-            self.register_plugin_hook(hook, BY_NAME[task])
+from rigger_mp import Rigger
 
 
 class RiggerPool(Pool):

@@ -84,7 +84,8 @@ MEMORY = Workload(
 
 def endurance(_peer: str, size: Size) -> Sample:
     """Fire events that nobody waits for, and watch the memory of the caller and of the dispatcher."""
-    from bench.peers.ours import Tasks, configuration
+    from bench.peers.our_plugin import Tasks
+    from bench.peers.ours import configuration
     from rigger_mp import Rigger
 
     count, watched = size["events"], []

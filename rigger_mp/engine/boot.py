@@ -12,7 +12,7 @@ def main(boot: dict[str, Any]) -> None:
     """Run the role that the launching process asked for.
 
     Args:
-        boot: what :func:`rigger_mp.engine.process.launch` wrote.
+        boot: what :func:`rigger_mp.engine.launch.launch` wrote.
     """
     if os.getppid() != boot["parent"]:
         return  # the user's process is gone already

@@ -15,8 +15,9 @@ from rigger_mp.engine.descriptors import name_segments, send_at_once
 from rigger_mp.engine.frames import frame
 from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.ingress import Ingress
+from rigger_mp.engine.launch import launch
 from rigger_mp.engine.marks import Marks
-from rigger_mp.engine.process import kill_tree, launch
+from rigger_mp.engine.process import kill_tree
 
 
 class DispatcherProcess:

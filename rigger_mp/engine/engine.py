@@ -33,7 +33,7 @@ from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import make_record
-from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter
+from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter, reads
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
 from rigger_mp.engine.reloading import Reloading
@@ -116,9 +116,10 @@ class Engine:
 
     def _launch(self) -> None:
         publisher, publishing = os.pipe()
+        # The dispatcher first: it takes longer, and nothing works without it.
+        self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._manager = ManagerProcess(self.reader.list_merge, publisher)
         self.reader.attach(self._manager)
-        self._dispatcher = DispatcherProcess(self._boot, publishing, self._marks, self._snapshots.floor)
         self._receiver = Receiver(
             self._dispatcher.socket, self._deliver, self._is_idle, self._on_dispatcher_gone
         )
@@ -266,6 +267,10 @@ class Engine:
             self._put(make, waiter)
         return True
 
+    def look_for(self, token: int, has_ended: Callable[[], bool], is_wanted: Callable[[], bool]) -> None:
+        """Look for the end of an event in this thread; see :meth:`~rigger_mp.engine.receiver.Receiver.look_for`."""
+        self._receiver.look_for(token, has_ended, is_wanted)
+
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call a function once, when there is room or never will be; it must be quick, and not call the engine."""
         with self._lock:
@@ -294,7 +299,8 @@ class Engine:
         message = self._pending.add(make, waiter)
         # What follows at once can be gathered; what comes to an idle engine had better start.
         self._dispatcher.send(message, now=alone)
-        self._receiver.resume()
+        if not (alone and reads(waiter)):
+            self._receiver.resume()
 
     def _check_running(self) -> None:
         if not self._accepting:
@@ -393,7 +399,7 @@ class Engine:
     # -- receiving ---------------------------------------------------------------------------------------
 
     def _deliver(self, batch: list[Any]) -> bool:
-        """Take a batch of messages; tell whether it was the outcome of one call and nothing else."""
+        """Take a batch of messages; tell whether it was one outcome, whose waiter reads, and nothing else."""
         versions = [message.version for message in batch if type(message) is m.Outcome]
         snapshot = self._snapshots.take(min(versions), max(versions)) if versions else None
         waiter: Waiter | None = None
@@ -405,7 +411,7 @@ class Engine:
         if versions and (self._room_wanted or self._room_callbacks):
             with self._lock:
                 self._tell_room()
-        return len(batch) == 1 and type(waiter) is Call
+        return len(batch) == 1 and reads(waiter)
 
     def _tell_room(self) -> None:
         self._room.notify_all()

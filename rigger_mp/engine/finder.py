@@ -18,7 +18,8 @@ from typing import Any
 
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_value
-from rigger_mp.engine.process import kill_tree, launch
+from rigger_mp.engine.launch import launch
+from rigger_mp.engine.process import kill_tree
 from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.fresh_source import import_fresh_sources
 

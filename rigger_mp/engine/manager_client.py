@@ -14,8 +14,8 @@ from multiprocessing.managers import dispatch  # type: ignore[attr-defined]  # t
 from typing import Any
 
 from rigger_mp.engine.frames import frame
+from rigger_mp.engine.launch import launch
 from rigger_mp.engine.manager import READ_TIME, new_address
-from rigger_mp.engine.process import launch
 from rigger_mp.errors import EngineLost
 from rigger_mp.namespace import Chain, VersionedNamespace
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from typing import NamedTuple
 
 ROWS = 1024
@@ -147,6 +146,8 @@ def _make_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("rigger-mp-marks", os.MFD_CLOEXEC)
     else:
+        import tempfile  # noqa: PLC0415 - what it imports takes as long as a third of the dispatcher's start
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, size)

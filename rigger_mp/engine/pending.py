@@ -14,10 +14,19 @@ from rigger_mp.engine.segments import Arguments
 
 
 class Waiter(Protocol):
-    """Who waits for an event; told on the results thread, so it must be quick and must not raise."""
+    """Who waits for an event; told on the results thread, so it must be quick and must not raise.
+
+    A waiter may have an attribute ``reads``: whether its thread itself looks for the outcome, by
+    :class:`~rigger_mp.engine.receiver.Receiver`.
+    """
 
     def end(self, ending: Ended | Lost) -> None:
         """Take how the event ended."""
+
+
+def reads(waiter: Waiter | None) -> bool:
+    """Tell whether a waiter's thread looks for the outcome itself."""
+    return bool(getattr(waiter, "reads", False))
 
 
 class Pending(NamedTuple):
@@ -43,6 +52,8 @@ class Call:
     """The waiter of one thread that does nothing else meanwhile."""
 
     __slots__ = ("_ended", "_ending")
+
+    reads = True
 
     def __init__(self) -> None:
         self._ending: Ended | Lost | None = None

@@ -1,9 +1,9 @@
 """One handle for every process of the engine: start it, watch it, kill it with all its children, reap it.
 
-The dispatcher, the Manager and the finder are *launched*: fresh interpreters, so that nothing of the user's process
-(threads, locks, descriptors, ``__main__``) leaks into them and no main guard is needed. Workers and the
-archive are *forked* from the dispatcher, which has a single thread and imports no user code: a replacement is
-there in milliseconds.
+The dispatcher, the Manager and the finder are *launched* (:mod:`rigger_mp.engine.launch`): fresh interpreters, so that
+nothing of the user's process (threads, locks, descriptors, ``__main__``) leaks into them and no main guard is needed.
+Workers and the archive are *forked* from the dispatcher, which has a single thread and imports no user code: a
+replacement is there in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ import contextlib
 import ctypes
 import fcntl
 import gc
-import marshal
-import multiprocessing.spawn
 import os
 import resource
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,14 +26,8 @@ from rigger_mp.engine.journal import Journal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
-LAST_STANDARD_FD = 2
 HIGH_FD = 100
 """Descriptors of the engine inside a worker start here, out of the way of what plugins may close."""
-
-_BOOT = (
-    "import sys,marshal;boot=marshal.loads(bytes.fromhex(sys.argv[1]));sys.path[:]=boot['path'];"
-    "from rigger_mp.engine.boot import main;main(boot)"
-)
 
 
 def _ignore(signum: int, frame: object) -> None:
@@ -47,50 +38,6 @@ def ignore_signals() -> None:
     """Leave Ctrl-C and SIGTERM, which a terminal or a service manager sends to all, to the user's process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ignore)
-
-
-def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]:
-    """Start a fresh interpreter that runs one role of :mod:`rigger_mp.engine.boot`.
-
-    Args:
-        role: ``"dispatcher"``, ``"manager"`` or ``"finder"``.
-        fds: descriptors to pass on, by name; they keep their numbers.
-        name: what process listings show.
-    """
-    passed = {key: _above_standard(fd) for key, fd in fds.items()}
-    boot = {
-        "role": role,
-        "fds": passed,
-        "path": [_absolute(entry) for entry in sys.path],
-        "parent": os.getpid(),
-    }
-    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
-    command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]
-    try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=tuple(passed.values()))
-    finally:
-        for key, fd in passed.items():
-            if fd != fds[key]:
-                os.close(fd)
-
-
-def _absolute(entry: str) -> str:
-    try:
-        return os.path.abspath(entry)  # noqa: PTH100 - "" means here
-    except FileNotFoundError:
-        return entry  # the current directory was deleted
-
-
-def _above_standard(fd: int) -> int:
-    """Return ``fd``, or a copy of it where it has the number of a standard stream that was closed."""
-    return fd if fd > LAST_STANDARD_FD else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LAST_STANDARD_FD + 1)
-
-
-def _executable() -> str:
-    executable = multiprocessing.spawn.get_executable()
-    if not executable:
-        return "python3"
-    return executable.decode() if isinstance(executable, bytes) else executable
 
 
 def open_sentinel(pid: int) -> int | None:

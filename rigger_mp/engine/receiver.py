@@ -3,7 +3,8 @@
 ::
 
     dispatcher ──socket──▶ results thread ──▶ futures, callbacks, logs
-                    └────▶ caller of a blocking event, while nothing else is pending
+                    └────▶ caller of a blocking event, while nothing else is pending,
+                           or the server's loop, for a moment
 
 A switch of threads takes as long as one of processes. So when one thread fires one blocking event after
 another, the results thread *stands by*, and the caller reads the socket itself: it looks at what has come
@@ -14,9 +15,11 @@ to the results thread, which from then on reads again. A caller that is interrup
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +27,7 @@ from rigger_mp.eager_wait import EagerWait
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader
 from rigger_mp.engine.endings import Ended, Lost
-from rigger_mp.engine.frames import CHUNK, split_frames
+from rigger_mp.engine.frames import split_frames
 from rigger_mp.engine.pending import Call
 
 LOOK_TIME = 0.0005
@@ -32,12 +35,16 @@ LOOK_TIME = 0.0005
 STANDBY = 0.005
 """Seconds after the last event of a caller that reads itself until the results thread reads again."""
 
+MAX_OUTCOME = 16_384
+"""Bytes of an outcome that a caller takes itself: more would take longer to make room for than to fill."""
+
 
 class Receiver:
     """See the module.
 
     Args:
-        deliver: takes a batch of messages; returns whether it was only the outcome of a :class:`Call`.
+        deliver: takes a batch of messages; returns whether it was only the outcome of an event whose waiter
+            reads itself.
         idle: tells whether nothing is pending.
         gone: called on the results thread when the dispatcher is gone; returns the socket to another one, or
             ``None`` when that was the last.
@@ -112,18 +119,48 @@ class Receiver:
     def wait_for(self, call: Call, token: int) -> Ended | Lost:
         """Return how an event ended; reads in this thread if the results thread stands by."""
         if self._standing_by:
-            with self._reading(call) as may_read:
+            with self._reading(lambda: call.has_ended) as may_read:
                 if may_read:
-                    self._read_own(token)
+                    self._eager.wait(lambda: self._has_come(0), lambda: self._has_come(None))
+                    self._take_own(token)
         return call.wait()
 
+    def look_for(self, token: int, has_ended: Callable[[], bool], is_wanted: Callable[[], bool]) -> None:
+        """Take the outcome of an event, if it comes within a moment; else it is left to the results thread.
+
+        Args:
+            token: of an event that was accepted while nothing was pending, with a waiter that reads.
+            has_ended: tells whether its waiter was told.
+            is_wanted: tells whether this thread has something else to do, and is to look no longer.
+        """
+        if not self._standing_by:
+            return
+        with self._reading(has_ended) as may_read:
+            if may_read and self._look(is_wanted):
+                self._take_own(token)
+            elif may_read:
+                self._standing_by = False
+        if not has_ended():
+            self.resume()
+
+    def _look(self, is_wanted: Callable[[], bool]) -> bool:
+        until = time.monotonic() + LOOK_TIME
+        while not self._has_come(0):
+            if is_wanted() or time.monotonic() > until:
+                return False
+            os.sched_yield()
+        return True
+
+    def _has_come(self, timeout: float | None) -> bool:
+        return bool(self._poller.poll(timeout))
+
     @contextlib.contextmanager
-    def _reading(self, call: Call) -> Iterator[bool]:
+    def _reading(self, has_ended: Callable[[], bool]) -> Iterator[bool]:
         mine = False
         try:
             with self._changed:
                 # It may have ended already, and that be why the results thread stands by.
-                mine = self._standing_by and not self._caller_reads and not call.has_ended
+                mine = self._standing_by and not self._caller_reads and not has_ended()
                 self._caller_reads |= mine
             yield mine
         finally:
@@ -134,18 +171,18 @@ class Receiver:
                     if self._waits_for_caller or not self._standing_by:
                         self._changed.notify()
 
-    def _read_own(self, token: int) -> None:
-        """Read the outcome of one event, or leave what came to the results thread."""
-        self._eager.wait(lambda: bool(self._poller.poll(0)), lambda: bool(self._poller.poll()))
-        data = self._socket.recv(CHUNK, socket.MSG_PEEK)
-        buffer = bytearray(data)
-        payloads = split_frames(buffer)
-        if len(payloads) == 1 and not buffer:
-            batch = m.unpack(payloads[0])
-            if len(batch) == 1 and _ends_alone(batch[0], token):
-                self._deliver(batch)
-                self._socket.recv(len(data))
-                return
+    def _take_own(self, token: int) -> None:
+        """Take the outcome of one event, or leave what came to the results thread."""
+        with contextlib.suppress(OSError):  # the dispatcher is gone: the results thread finds that out
+            data = self._socket.recv(MAX_OUTCOME, socket.MSG_PEEK)
+            buffer = bytearray(data)
+            payloads = split_frames(buffer)
+            if len(payloads) == 1 and not buffer:
+                batch = m.unpack(payloads[0])
+                if len(batch) == 1 and _ends_alone(batch[0], token):
+                    self._deliver(batch)
+                    self._socket.recv(len(data))
+                    return
         self._standing_by = False
 
 

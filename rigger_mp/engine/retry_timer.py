@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import random
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -17,6 +16,13 @@ T = TypeVar("T")
 
 MOST_GROWTH = 50
 """How many times as long as the first wait the longest may be."""
+
+
+def pick_between(low: float, high: float) -> float:
+    """Return a random number between two others."""
+    import random  # noqa: PLC0415 - it would be a tenth of the dispatcher's start
+
+    return random.uniform(low, high)
 
 
 class RetryTimer(Generic[T]):
@@ -33,7 +39,7 @@ class RetryTimer(Generic[T]):
         self,
         delay: float,
         clock: Callable[[], float] = time.monotonic,
-        pick: Callable[[float, float], float] = random.uniform,
+        pick: Callable[[float, float], float] = pick_between,
     ) -> None:
         self._delay = delay
         self._clock = clock

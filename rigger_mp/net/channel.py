@@ -35,9 +35,9 @@ from rigger_mp.errors import (
 from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
 from rigger_mp.net.lines import LineSplitter
-from rigger_mp.net.target import Target, as_rigger_error, keep_alive
+from rigger_mp.net.opening import CHUNK, MAX_REPLY, connection_error, open_connection
+from rigger_mp.net.target import Target, as_rigger_error
 
-CHUNK = 262_144
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between attempts to connect; doubling from one to the other."""
 DOWN_TIME = 5.0
@@ -46,8 +46,6 @@ CLOSE_TIME = 1.0
 """Seconds that the server gets to end a TLS connection in its turn."""
 KEYS_AT_ONCE = 500
 """Keys whose replies have arrived that are let gather until the server is told."""
-MAX_REPLY = 1 << 30
-"""Bytes of a reply."""
 _ACCEPTED = re.compile(rb'\{"id":(\d+),"message":"OK","tid":"([\w-]+)"\}').fullmatch
 """The commonest reply, read several times as fast as JSON."""
 
@@ -170,21 +168,16 @@ class Channel:
             self._runner = None
 
     async def _connect(self) -> tuple[LineSplitter, StreamReader]:
-        async with asyncio.timeout(self._target.timeout):
-            reader, writer = await self._open()
-            try:
-                splitter = await self._introduce(reader, writer)
-            except BaseException:
-                writer.transport.abort()
-                raise
-        self._writer = writer
+        opened = await open_connection(self._target, blocking_resolver=self._blocking_resolver)
+        self._writer = opened.writer
+        self._max_line, self.instance = opened.max_line, opened.instance
         self._heard_at = self._loop.time()
         for call in list(self._pending.values()):
             if call.sent_to in ("", self.instance):
                 self._send(call)
             else:
                 self._fail_unknown(call)
-        return splitter, reader
+        return opened.splitter, opened.reader
 
     def _fail_unknown(self, call: Call[Any]) -> None:
         """Fail an event that a server before this one may have run: this one does not know its key."""
@@ -195,47 +188,6 @@ class Channel:
                 "event may have run, and is not sent again; server_store lets servers remember"
             )
         )
-
-    async def _open(self) -> tuple[StreamReader, StreamWriter]:
-        tls, port = self._target.tls, self._target.port
-        server_name = self._target.address if tls is not None else None
-        for address in await self._resolve():
-            try:
-                reader, writer = await asyncio.open_connection(
-                    address, port, ssl=tls, server_hostname=server_name
-                )
-            except OSError as error:
-                failure = error
-                continue
-            keep_alive(writer.get_extra_info("socket"))
-            return reader, writer
-        raise failure
-
-    async def _resolve(self) -> list[str]:
-        address, port = self._target.address, self._target.port
-        if self._blocking_resolver:
-            found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        else:
-            found = await self._loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        return [str(entry[4][0]) for entry in found]
-
-    async def _introduce(self, reader: StreamReader, writer: StreamWriter) -> LineSplitter:
-        splitter = LineSplitter()
-        if self._target.token:
-            writer.write(
-                json.dumps({"event_name": protocol.AUTH, "token": self._target.token}).encode() + b"\n"
-            )
-        writer.write(b'{"event_name":"hello"}\n')
-        if self._target.token:
-            _check_reply(await _next_reply(reader, splitter))
-        hello = _check_reply(await _next_reply(reader, splitter))
-        if hello.get("protocol") != protocol.PROTOCOL:
-            raise ProtocolError(f"the server speaks another protocol: {dict(hello)!r:.200}")
-        if hello.get("authenticate"):
-            raise AuthenticationError("the server asks for a token, and this client was given none")
-        self._max_line = int(hello["limits"]["max_line"])
-        self.instance = str(hello.get("instance", ""))
-        return splitter
 
     def _give_up(self) -> bool:
         """After a loss, fail what cannot be sent again; everything, once it has been tried long enough."""
@@ -335,7 +287,7 @@ class Channel:
     def _take_notice(self, reply: Mapping[str, Any]) -> None:
         """Take a line that concerns the connection as a whole."""
         if reply.get("message") == "ERROR":
-            self._reason = _connection_error(error_of(reply, ""))
+            self._reason = connection_error(error_of(reply, ""))
         elif reply.get("message") == "BYE":  # what has no reply by now was not accepted
             for call in self._pending.values():
                 call.sent_to = ""
@@ -439,30 +391,3 @@ async def _end_connection(writer: StreamWriter) -> None:
         async with asyncio.timeout(CLOSE_TIME):
             await writer.wait_closed()
     writer.transport.abort()
-
-
-async def _next_reply(reader: StreamReader, splitter: LineSplitter) -> Mapping[str, Any]:
-    while (line := splitter.next(MAX_REPLY)) is None:
-        data = await reader.read(CHUNK)
-        if not data:
-            raise ConnectionLostError("the server closed the connection before it said hello")
-        splitter.append(data)
-    try:
-        reply = json.loads(line)
-    except ValueError:
-        reply = None
-    if not isinstance(reply, dict):
-        raise ProtocolError(f"this is no rigger_mp server; it says {line[:100]!r}")
-    return reply
-
-
-def _check_reply(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    if reply.get("message") != "OK":
-        raise _connection_error(error_of(reply, ""))
-    return reply
-
-
-def _connection_error(error: RiggerError) -> RiggerError:
-    if isinstance(error, AuthenticationError | ProtocolError):
-        return error
-    return ConnectionLostError(f"the server closed the connection: {error}")

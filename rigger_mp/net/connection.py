@@ -142,6 +142,8 @@ class Connection:
         self._latest = self._loop.time()
         taken = self._take(data[:-1], direct=True)
         self.flush()
+        if taken:
+            self._service.look_for_end()
         return taken
 
     def send_now(self, reply_id: bytes, body: bytes) -> bool:

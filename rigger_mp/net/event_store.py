@@ -34,9 +34,9 @@ from typing import Any, NamedTuple
 from rigger_mp.engine.marks import Marks, memory_size
 from rigger_mp.errors import EngineLost, LimitError, StartError
 from rigger_mp.net import protocol
-from rigger_mp.net.segment import Segment, pack, read_records
+from rigger_mp.net.record_file import RecordFile, pack, read_records
 
-SEGMENT = 4_194_304
+FILE_SIZE = 4_194_304
 """Bytes of a file of records."""
 HEADROOM = 1024
 """Bytes of a record beyond what was asked for."""
@@ -76,10 +76,10 @@ class Recovered(NamedTuple):
 class _Kept:
     """An event that is written down: in which file, whether it has ended, and whether nobody will ask for it."""
 
-    __slots__ = ("dropped", "ended", "segment")
+    __slots__ = ("dropped", "ended", "record_file")
 
-    def __init__(self, segment: Segment, *, ended: bool = False) -> None:
-        self.segment = segment
+    def __init__(self, record_file: RecordFile, *, ended: bool = False) -> None:
+        self.record_file = record_file
         self.ended = ended
         self.dropped = False
 
@@ -109,7 +109,7 @@ class EventStore:
         self._reserved = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._segments: deque[Segment] = deque()
+        self._record_files: deque[RecordFile] = deque()
         try:
             self.marks_fd = _lock(path.with_name(path.name + ".started"))
             try:
@@ -157,15 +157,15 @@ class EventStore:
                 records.append(pack(("ended", event.tid, event.state is State.SUCCEEDED)))
         unfinished = self._path.with_name(self._path.name + ".new")
         unfinished.unlink(missing_ok=True)
-        segment = Segment(unfinished, max(SEGMENT, sum(map(len, records)) + HEADROOM))
+        record_file = RecordFile(unfinished, max(FILE_SIZE, sum(map(len, records)) + HEADROOM))
         for record in records:
-            segment.append(record)
+            record_file.append(record)
         self._number += 1
-        segment.rename(self._file(self._number))
-        self._segments.append(segment)
+        record_file.rename(self._file(self._number))
+        self._record_files.append(record_file)
         for event in self.recovered:
-            self._kept[event.tid] = _Kept(segment, ended=event.state is not State.NOT_STARTED)
-        segment.live = len(self._kept)
+            self._kept[event.tid] = _Kept(record_file, ended=event.state is not State.NOT_STARTED)
+        record_file.live = len(self._kept)
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class EventStore:
         """
         with self._lock:
             self._reserved = size + HEADROOM
-            if self._segments[-1].has_room(self._reserved):
+            if self._record_files[-1].has_room(self._reserved):
                 return
             try:
                 self._begin(self._reserved)
@@ -189,37 +189,37 @@ class EventStore:
 
     def _begin(self, size: int) -> None:
         head = pack(("run", self.instance, self._places, False))
-        segment = Segment(self._file(self._number + 1), max(SEGMENT, len(head) + size))
+        record_file = RecordFile(self._file(self._number + 1), max(FILE_SIZE, len(head) + size))
         self._number += 1
-        segment.append(head)
-        self._segments.append(segment)
+        record_file.append(head)
+        self._record_files.append(record_file)
         self._trim()
 
     def _write(self, record: tuple[Any, ...]) -> bool:
         """Append a record; tell whether there was room, or could be made."""
         packed = pack(record)
         needed = len(packed) + self._reserved
-        if not self._segments[-1].has_room(needed):
+        if not self._record_files[-1].has_room(needed):
             try:
                 self._begin(needed)
             except OSError:
                 return False
-        self._segments[-1].append(packed)
+        self._record_files[-1].append(packed)
         return True
 
     def accept(self, tid: str, token: int, line: bytes) -> None:
         """Write down an event, for which room was reserved; it may start from then on."""
         with self._lock:
             self._reserved = 0
-            segment = self._segments[-1]
-            segment.append(pack(("event", tid, token, line)))
+            record_file = self._record_files[-1]
+            record_file.append(pack(("event", tid, token, line)))
             kept = self._kept.get(tid)
             if kept is not None:  # an earlier server had accepted it
-                kept.segment.live -= 1
-                kept.segment = segment
+                kept.record_file.live -= 1
+                kept.record_file = record_file
             else:
-                self._kept[tid] = _Kept(segment)
-            segment.live += 1
+                self._kept[tid] = _Kept(record_file)
+            record_file.live += 1
 
     def end(self, tid: str, *, succeeded: bool) -> None:
         """Write down that an event has ended."""
@@ -249,7 +249,7 @@ class EventStore:
                     self._forget(tid)
 
     def _forget(self, tid: str) -> None:
-        self._kept.pop(tid).segment.live -= 1
+        self._kept.pop(tid).record_file.live -= 1
         self._forgotten.append(tid)
         if len(self._forgotten) >= FORGOTTEN_AT_ONCE:
             self._write_forgotten()
@@ -261,11 +261,11 @@ class EventStore:
 
     def _trim(self) -> None:
         """Delete the oldest files while nothing in them is needed: what later ones say of them goes with them."""
-        while len(self._segments) > 1 and not self._segments[0].live:
-            segment = self._segments.popleft()
-            segment.close()
+        while len(self._record_files) > 1 and not self._record_files[0].live:
+            record_file = self._record_files.popleft()
+            record_file.close()
             with contextlib.suppress(OSError):
-                segment.path.unlink()
+                record_file.path.unlink()
 
     def close(self) -> None:
         """Let go of the files; the next server may use them when the engine's processes have ended, too.
@@ -278,8 +278,8 @@ class EventStore:
             self._closed = True
             self._write_forgotten()
             self._kept.clear()
-            for segment in self._segments:
-                segment.close()
+            for record_file in self._record_files:
+                record_file.close()
             os.close(self.marks_fd)
 
 

@@ -38,10 +38,14 @@ class Task:
         body: the reply to who waited, once made, where it may be asked for again.
         direct: sends the reply to who waits at once, from any thread, or returns false; ``None``: it must not.
         sent: the reply that was sent so.
+        reads: the loop looks for its end itself; see :mod:`rigger_mp.net.direct`.
+        token: the engine's name for it, 0: the engine has not taken it.
+        fired_at: when the engine was to take it, where ``direct`` is set.
     """
 
     __slots__ = (
-        "_put", "body", "direct", "ended_at", "ending", "entry", "recipients", "request", "sent", "size", "tid",
+        "_put", "body", "direct", "ended_at", "ending", "entry", "fired_at", "reads", "recipients", "request",
+        "sent", "size", "tid", "token",
     )  # fmt: skip
 
     def __init__(self, tid: str, request: Request, put: Callable[[Task], None]) -> None:
@@ -52,6 +56,9 @@ class Task:
         self.body: bytes | None = None
         self.direct: Callable[[bytes], bool] | None = None
         self.sent: bytes | None = None
+        self.reads = False
+        self.token = 0
+        self.fired_at = 0.0
         self.entry: KeyEntry | None = None
         self.ended_at = 0.0
         self.size = 0
@@ -61,6 +68,10 @@ class Task:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.ending is not None or self.body is not None
+
+    def take_token(self, token: int) -> None:
+        """Take the engine's name for it."""
+        self.token = token
 
     def end(self, ending: Ended | Lost) -> None:
         """Take how the event ended; called on the engine's results thread."""

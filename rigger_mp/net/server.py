@@ -13,6 +13,7 @@ from rigger_mp.errors import LimitError, StartError
 from rigger_mp.net import protocol
 from rigger_mp.net.connection import LINGER, Connection
 from rigger_mp.net.direct import DirectProtocol
+from rigger_mp.net.eager_selector import EagerSelector
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.security import Security, check_bind
 from rigger_mp.net.service import Backend, Service
@@ -49,6 +50,7 @@ class Server:
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
         self._excess = 0
         self._failure: BaseException | None = None
+        self._selector = EagerSelector()
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service: Service | None = None
@@ -84,7 +86,8 @@ class Server:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self._selector)) as runner:
+                runner.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whoever starts the server raises it
             self._failure = error
             if self._started.is_set():
@@ -96,7 +99,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._log_problem)
         self._finish = asyncio.Event()
-        self._service = Service(self._backend, self._limits, self._security, self._loop)
+        self._service = Service(self._backend, self._limits, self._security, self._loop, self._selector)
         timeouts: dict[str, Any] = {}
         if self._security.tls is not None:
             timeouts = {"ssl_handshake_timeout": self._limits.auth_timeout, "ssl_shutdown_timeout": LINGER}

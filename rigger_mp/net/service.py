@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import time
 from asyncio import AbstractEventLoop
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from rigger_mp.errors import EngineLost, LimitError, NotRunningError, RiggerErro
 from rigger_mp.net import protocol
 from rigger_mp.net.bodies import BodyMaker, body_of
 from rigger_mp.net.direct import plain_body
+from rigger_mp.net.eager_selector import LOOK_TIME, EagerSelector
 from rigger_mp.net.event_store import LOST, UNKNOWN, EventStore, Recovered, State
 from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.limits import Limits
@@ -47,6 +49,7 @@ class Backend:
 
     Attributes:
         try_submit: fires a hook if there is room; returns whether there was.
+        look_for: looks for the end of an event for a moment, and tells its waiter in this thread if it finds it.
         when_room: calls a function when there may be room.
         stats: the statistics; may wait.
         terminate: ends the program's server and engine; must return at once.
@@ -55,6 +58,7 @@ class Backend:
     """
 
     try_submit: Callable[[str, Arguments, Waiter, Callable[[int], None] | None, int], bool]
+    look_for: Callable[[int, Callable[[], bool], Callable[[], bool]], None]
     when_room: Callable[[Callable[[], None]], None]
     stats: Callable[[], dict[str, Any]]
     terminate: Callable[[], None]
@@ -70,9 +74,17 @@ class Service:
         limits: of the server.
         security: of the server.
         loop: the server's loop.
+        selector: of the loop.
     """
 
-    def __init__(self, backend: Backend, limits: Limits, security: Security, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        limits: Limits,
+        security: Security,
+        loop: AbstractEventLoop,
+        selector: EagerSelector,
+    ) -> None:
         self.backend = backend
         self.limits = limits
         self.security = security
@@ -80,6 +92,9 @@ class Service:
         self.room = Room(backend, loop)
         self.stopping = False
         self._loop = loop
+        self._selector = selector
+        self._ends_soon = False
+        self._looked_for: Task | None = None
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._tasks = TaskStore(limits)
@@ -122,6 +137,8 @@ class Service:
         task.recipients.append((connection, request.reply_id, request.wait))
         if direct and request.wait:
             task.direct = partial(connection.send_now, request.reply_id)
+            task.fired_at = time.monotonic()
+            task.reads = self._ends_soon
         if self._to_run and not self.run_recovered():
             return False
         if not self._submit(task, line):
@@ -132,6 +149,7 @@ class Service:
         elif self._store is not None:
             self._store.forget(task.tid)
         request.data = None  # the engine has it
+        self._looked_for = task if task.reads else None
         connection.under_way += 1
         if not request.wait:
             connection.reply(request.reply_id, protocol.accepted_body(task.tid))
@@ -143,11 +161,26 @@ class Service:
         since = self._globals.version if wants_globals else -1
         arguments = dump_with_segment(dump_arguments, request.data or {})
         if store is None:
-            return self.backend.try_submit(request.hook, arguments, task, None, since)
+            return self.backend.try_submit(request.hook, arguments, task, task.take_token, since)
         store.reserve(len(line))
-        return self.backend.try_submit(
-            request.hook, arguments, task, lambda token: store.accept(task.tid, token, line), since
-        )
+
+        def accept(token: int) -> None:
+            task.take_token(token)
+            store.accept(task.tid, token, line)
+
+        return self.backend.try_submit(request.hook, arguments, task, accept, since)
+
+    def look_for_end(self) -> None:
+        """Look for the end of the event fired last, if it is likely to come soon, and reply."""
+        task, self._looked_for = self._looked_for, None
+        if task is None:
+            return
+        sweeping, self._sweeping = self._sweeping, True
+        self.backend.look_for(task.token, lambda: task.ended, self._selector.has_events)
+        self._sweeping = sweeping
+        if self._inbox:
+            self.tell_ended()
+        self._selector.expects = True
 
     def _repeat(self, request: protocol.Request, connection: Connection) -> bool:
         """Reply to an event that was sent before under the same key; returns whether it was."""
@@ -173,7 +206,9 @@ class Service:
             self._store.end(task.tid, succeeded=task.ending.succeeded)
         if task.direct is None:
             self._put_ended(task)
-        elif (body := plain_body(task, self._globals, self.limits.max_reply_bytes)) is not None:
+            return
+        self._ends_soon = time.monotonic() - task.fired_at < 2 * LOOK_TIME
+        if (body := plain_body(task, self._globals, self.limits.max_reply_bytes)) is not None:
             self._send_directly(task, body)
         else:
             self.bodies.run(partial(self._make_and_send, task))

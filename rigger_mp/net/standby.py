@@ -24,7 +24,7 @@ from typing import Any
 from rigger_mp.eager_wait import EagerWait
 from rigger_mp.errors import ConnectionLostError
 from rigger_mp.net.calls import Call
-from rigger_mp.net.channel import CHUNK, Channel
+from rigger_mp.net.channel import Channel
 
 LOOK_TIME = 0.0005
 """Seconds that a caller looks for its reply before it sleeps."""
@@ -32,6 +32,9 @@ STANDBY = 0.005
 """Seconds after the last direct reply until the client's thread reads again."""
 MAX_LINE = 32_768
 """Bytes of a line that a caller sends itself: an idle connection takes so many at once."""
+
+MAX_REPLY = 16_384
+"""Bytes of a reply that a caller takes itself."""
 
 
 class Standby:
@@ -52,6 +55,7 @@ class Standby:
         self._reading_wanted = False
         self._used = False
         self.socket: socket.socket | None = None
+        self._poller = select.poll()
 
     @property
     def in_use(self) -> bool:
@@ -65,6 +69,8 @@ class Standby:
         if self._is_wanted and not self._is_standing_by and (sock := self._channel.lend()) is not None:
             self._is_wanted = self._reading_wanted = False
             self.socket = sock
+            self._poller = select.poll()
+            self._poller.register(sock, select.POLLIN)
             self._is_standing_by = self._used = True
             self._check()
 
@@ -133,16 +139,13 @@ class Standby:
         return self._eager.wait(lambda: self._has_come(0.0), lambda: self._has_come(timeout))
 
     def _has_come(self, timeout: float) -> bool:
-        assert self.socket is not None  # it stands by
-        poller = select.poll()
-        poller.register(self.socket, select.POLLIN)
-        return bool(poller.poll(timeout * 1000))
+        return bool(self._poller.poll(timeout * 1000))
 
     def _take(self, call: Call[Any]) -> bool:
         """Take the reply to a call if it, and nothing else, has come."""
         assert self.socket is not None  # it stands by
         try:
-            data = self.socket.recv(CHUNK, socket.MSG_PEEK)
+            data = self.socket.recv(MAX_REPLY, socket.MSG_PEEK)
             if data.find(b"\n") != len(data) - 1 or not data.startswith(b'{"id":%d,' % call.number):
                 return False
             reply = json.loads(data)

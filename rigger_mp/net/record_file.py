@@ -15,7 +15,7 @@ _HEADER = struct.Struct("=II")
 """Length and CRC-32 of a record; zeros: there is none."""
 
 
-class Segment:
+class RecordFile:
     """A file that is written; what was appended is there even if the process is killed in the next moment.
 
     Its space is reserved beforehand: a full disk is an error here, not a signal in the midst of writing.

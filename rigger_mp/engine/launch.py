@@ -1,0 +1,60 @@
+"""Starts fresh interpreters: the dispatcher, the Manager, the finder. None of those needs this module itself."""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import multiprocessing.spawn
+import os
+import subprocess
+import sys
+
+LAST_STANDARD_FD = 2
+_BOOT = (
+    "import sys,marshal;boot=marshal.loads(bytes.fromhex(sys.argv[1]));sys.path[:]=boot['path'];"
+    "from rigger_mp.engine.boot import main;main(boot)"
+)
+
+
+def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]:
+    """Start a fresh interpreter that runs one role of :mod:`rigger_mp.engine.boot`.
+
+    Args:
+        role: ``"dispatcher"``, ``"manager"`` or ``"finder"``.
+        fds: descriptors to pass on, by name; they keep their numbers.
+        name: what process listings show.
+    """
+    passed = {key: _above_standard(fd) for key, fd in fds.items()}
+    boot = {
+        "role": role,
+        "fds": passed,
+        "path": [_absolute(entry) for entry in sys.path],
+        "parent": os.getpid(),
+    }
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=tuple(passed.values()))
+    finally:
+        for key, fd in passed.items():
+            if fd != fds[key]:
+                os.close(fd)
+
+
+def _absolute(entry: str) -> str:
+    try:
+        return os.path.abspath(entry)  # noqa: PTH100 - "" means here
+    except FileNotFoundError:
+        return entry  # the current directory was deleted
+
+
+def _above_standard(fd: int) -> int:
+    """Return ``fd``, or a copy of it where it has the number of a standard stream that was closed."""
+    return fd if fd > LAST_STANDARD_FD else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LAST_STANDARD_FD + 1)
+
+
+def _executable() -> str:
+    executable = multiprocessing.spawn.get_executable()
+    if not executable:
+        return "python3"
+    return executable.decode() if isinstance(executable, bytes) else executable
