@@ -269,3 +269,30 @@ with rigger:
 """
     script.write_text(STARTS + body)
     assert run([str(script)]) == "2\n"
+
+
+def test_a_fork_of_the_users_process_reads_globals_by_connections_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    body = """
+import os, sys
+from rigger_mp.errors import EngineLost
+with rigger:
+    if not (child := os.fork()):
+        try:
+            rigger.global_data["a"]
+        except EngineLost as error:
+            assert "forked before" in str(error)
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    rigger.global_data = {"a": "A", "b": "B"}
+    assert rigger.global_data["a"] == "A"
+    child = os.fork()
+    name = "a" if child else "b"
+    right = all(rigger.global_data[name] == name.upper() for _ in range(3000))
+    if not child:
+        os._exit(7 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print(right)
+"""
+    script.write_text(STARTS + body)
+    assert run([str(script)]) == "True\n"
