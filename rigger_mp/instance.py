@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -28,3 +29,14 @@ class InstanceHandle:
 
     def __repr__(self) -> str:
         return f"<InstanceHandle of {self.ident!r}>"
+
+
+def list_handles(
+    rigger: _Configurer, config: Mapping[str, Any], known: Mapping[str, InstanceHandle]
+) -> dict[str, InstanceHandle]:
+    """Return the handles of a configuration's instances by name; a known one is kept, and gets its present data."""
+    handles: dict[str, InstanceHandle] = {}
+    for ident, data in (config.get("plugins") or {}).items():
+        handle = handles[ident] = known.get(ident) or InstanceHandle(rigger, ident, data)
+        handle.data = data
+    return handles

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import atexit
-import inspect
-import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rigger_mp.callbacks import Callbacks
 from rigger_mp.candidate import Candidate, read_candidate
 from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
+from rigger_mp.deployment import Deployment, Owner
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.build import build_boot, describe_callback
 from rigger_mp.engine.engine import Engine, Listener
 from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import handle_record, write_output
 from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
-from rigger_mp.errors import (
-    DuplicatePluginError,
-    NotRunningError,
-    PluginError,
-    SpoolError,
-    UnknownCallbackError,
-)
+from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData
-from rigger_mp.instance import InstanceHandle
-from rigger_mp.reloader import Reloader, Running, encode_config
+from rigger_mp.instance import InstanceHandle, list_handles
+from rigger_mp.plugin_classes import check_classes, check_registration
+from rigger_mp.reloader import Running, encode_config
 from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
     from rigger_mp.engine.pending import Waiter
     from rigger_mp.engine.segments import Arguments
-    from rigger_mp.net.event_store import EventStore
-    from rigger_mp.net.server import Server
 
-STAGES = ("pre", "post")
 Callback = Callable[..., Any]
 
 
@@ -77,18 +67,13 @@ class Rigger:
         self.plugins: dict[str, type] = {}
         self.initialized = False
         self._engine: Engine | None = None
+        self._deployment: Deployment | None = None
         self._squash: bool | None = None
         self._settings: Settings | None = None
         self._initial_globals: dict[str, Any] = {}
-        self._callbacks: dict[tuple[str, str], dict[str, Callback]] = {}
-        self._concurrent_callbacks: set[tuple[str, str, str]] = set()
-        self._callback_names = itertools.count(1)
+        self._callbacks = Callbacks()
         self._instances: dict[str, InstanceHandle] = {}
         self._lifecycle = threading.RLock()
-        self._server: Server | None = None
-        self._reloader: Reloader | None = None
-        self._spool = ""
-        self._store: EventStore | None = None
         for name, plugin in (plugins or {}).items():
             self.register_plugin(plugin, name)
 
@@ -123,39 +108,13 @@ class Rigger:
                 ends in ``EngineLost``; background jobs in a spool stay there for the next start. Default:
                 the configuration's.
         """
-        engine = self._engine
-        if engine is None or engine.stopped or not engine.is_own_process:
-            return  # a forked copy of this process must not stop the engine of the original
+        deployment = self._deployment
+        if deployment is None or not deployment.can_stop:
+            return
         if graceful_timeout is None:
             graceful_timeout = self._current_settings().graceful_timeout
-        engine.refuse_on_results_thread("stop()")
-        if self._server is not None:
-            self._server.refuse()
-        if self._reloader is not None:
-            self._reloader.stop()
-        try:
-            engine.stop(graceful_timeout)
-        finally:
-            if self._server is not None:
-                self._server.close()
-            if self._store is not None:
-                self._store.close()
-        atexit.unregister(self._stop_at_exit)
-        self._tell_kept()
-
-    def _tell_kept(self) -> None:
-        """Tell how many background jobs were not finished and stay in the spool."""
-        if not self._spool:
-            return
-        from rigger_mp.engine.spool_file import read_jobs  # noqa: PLC0415 - SQLite only where it is needed
-
-        try:
-            kept = len(read_jobs(Path(self._spool)))
-        except SpoolError as error:
-            self.log_message(str(error))
-            return
-        if kept:
-            self.log_message(f"{kept} background jobs stay in {self._spool} for the next start")
+        for text in deployment.stop(graceful_timeout):
+            self.log_message(text)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the engine has been stopped, by another thread or by a client.
@@ -216,12 +175,11 @@ class Rigger:
             EngineLost: the engine ended before it was done.
             DeadlockError: called on the thread that delivers outcomes.
         """
-        engine, reloader = self._running(), self._reloader
-        engine.refuse_on_results_thread("reload()")
-        assert reloader is not None
-        said = reloader.reload(
+        self._running().refuse_on_results_thread("reload()")
+        assert self._deployment is not None
+        said = self._deployment.reloader.reload(
             lambda: self._read_candidate(config if config is not None else self.config_file or self.config),
-            lambda: {**self.plugins, **checked_plugins(plugins or {})},
+            lambda: {**self.plugins, **check_classes(plugins or {})},
             self._squash,
         )
         for text in said:
@@ -234,7 +192,7 @@ class Rigger:
         candidate = running.candidate
         self.config, self.config_file, self._settings = candidate.config, candidate.config_file, candidate.settings
         self.plugins = dict(running.plugins)
-        self._adopt_instances()
+        self._instances = list_handles(self, self.config, self._instances)
 
     def parse_config(self) -> None:
         """Read the configuration, make the plugin instances, start the server if it is enabled.
@@ -272,46 +230,28 @@ class Rigger:
         with self._lifecycle:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
-            settings = self._current_settings()
-            configure_logging(settings.logging)
-            found = find_instances(self.config, self.plugins, self._base)
-            self._report(found.problems, settings)
-            self._adopt_instances()
-            self._launch(settings, found)
+            candidate = self._candidate()
+            configure_logging(candidate.settings.logging)
+            found = find_instances(self.config, self.plugins, candidate.base)
+            self._report(found.problems, candidate.settings)
+            self._instances = list_handles(self, self.config, self._instances)
+            self._launch(candidate, found)
 
-    def _adopt_instances(self) -> None:
-        known, self._instances = self._instances, {}
-        for ident, data in self._entries().items():
-            handle = self._instances[ident] = known.get(ident) or InstanceHandle(self, ident, data)
-            handle.data = data
-
-    def _launch(self, settings: Settings, found: Found) -> None:
-        config = encode_config(self.config)
-        boot = build_boot(settings, found.instances, config, self.squash_exceptions, self._base)
-        self._spool = boot.spool
+    def _launch(self, candidate: Candidate, found: Found) -> None:
+        running = Running(candidate, self.plugins, found, encode_config(self.config))
         listener = Listener(self._on_failure, self.log_message, self.handle_output, self.handle_record)
-        self._store = self._open_store(settings)
-        marks_fd = os.dup(self._store.marks_fd) if self._store is not None else None
-        self._engine = Engine(boot, ("M", (config,)), listener, marks_fd)
-        candidate = Candidate(self.config, self.config_file, settings, ())
-        self._reloader = Reloader(self._engine, Running(candidate, self.plugins, found, config), self._adopt)
-        self._engine.wait_until_ready()
-        atexit.register(self._stop_at_exit)
+        self._deployment = Deployment(running, self.squash_exceptions, listener, self._adopt)
+        self._engine = engine = self._deployment.engine
+        self._deployment.wait_until_ready(self.stop)
         try:
-            self._report(self._engine.problems, settings)
+            self._report(engine.problems, candidate.settings)
             if self._initial_globals:
                 self._write(dump_assignments(self._initial_globals), True)
-            for (hook, stage), callbacks in self._callbacks.items():
-                for name, callback in callbacks.items():
-                    self._bind(hook, stage, name, callback)
+            for binding in self._callbacks:
+                engine.tell(binding.message())
         except BaseException:
             self.stop(0.0)
             raise
-
-    @property
-    def _base(self) -> Path | None:
-        """What relative paths of the configuration are relative to; ``None``: the current directory."""
-        return self.config_file.parent if self.config_file is not None else None
 
     def _report(self, problems: tuple[str, ...], settings: Settings) -> None:
         if problems and settings.strict:
@@ -319,17 +259,13 @@ class Rigger:
         for problem in problems:
             self.log_message(problem)
 
-    def _stop_at_exit(self) -> None:
-        if self._engine is not None and self._engine.is_own_process:
-            self.stop()
-
     def _current_settings(self) -> Settings:
         if self._settings is None:
             self._settings = Settings.from_config(self.config)
         return self._settings
 
-    def _entries(self) -> dict[str, Any]:
-        return dict(self.config.get("plugins") or {})
+    def _candidate(self) -> Candidate:
+        return Candidate(self.config, self.config_file, self._current_settings(), ())
 
     def _running(self) -> Engine:
         if self._engine is None:
@@ -441,15 +377,7 @@ class Rigger:
             DuplicatePluginError: another class has the name.
             PluginError: it is no class, or the name is missing.
         """
-        if not plugin_name:
-            raise PluginError("a plugin needs a name: register_plugin(cls, 'name')")
-        checked_plugins({plugin_name: cls})
-        if self.plugins.get(plugin_name, cls) is not cls:
-            raise DuplicatePluginError(
-                f"plugin name {plugin_name!r} is taken by {self.plugins[plugin_name].__qualname__}; "
-                f"register {cls.__qualname__} under another one"
-            )
-        self.plugins[plugin_name] = cls
+        self.plugins[check_registration(self.plugins, plugin_name, cls)] = cls
 
     def get_instance_obj(self, name: str) -> InstanceHandle | None:
         """Return a handle of an instance, ``None`` if there is none; the instance itself is elsewhere."""
@@ -507,23 +435,11 @@ class Rigger:
             TypeError: ``callback`` cannot be called.
             EncodingError: the callback cannot be pickled.
         """
-        if ctype not in STAGES:
-            raise ValueError(f"ctype must be 'pre' or 'post', not {ctype!r}")
-        if not callable(callback):
-            raise TypeError(f"callback of hook {hook_name!r}: expected something callable, got {callback!r}")
-        inspect.signature(callback)
-        name = name or f"callback-{next(self._callback_names)}"
-        key = (hook_name, ctype, name)
-        (self._concurrent_callbacks.add if concurrent else self._concurrent_callbacks.discard)(key)
+        binding = self._callbacks.make(hook_name, ctype, callback, name, concurrent=concurrent)
         if self._engine is not None:
-            self._bind(hook_name, ctype, name, callback)
-        self._callbacks.setdefault((hook_name, ctype), {})[name] = callback
-        return name
-
-    def _bind(self, hook: str, stage: str, name: str, callback: Callback) -> None:
-        label, reads = describe_callback(callback, name)
-        concurrent = (hook, stage, name) in self._concurrent_callbacks
-        self._running().tell(m.Bind(0, hook, stage, name, label, dump_value(callback), reads, concurrent))
+            self._engine.tell(binding.message())
+        self._callbacks.keep(binding)
+        return binding.name
 
     def unregister_hook_callback(self, hook_name: str, ctype: str, name: str) -> None:
         """Take a callback away, for the events fired from now on.
@@ -531,12 +447,10 @@ class Rigger:
         Raises:
             UnknownCallbackError: there is none of that name.
         """
-        callbacks = self._callbacks.get((hook_name, ctype), {})
-        if name not in callbacks:
-            raise UnknownCallbackError(f"hook {hook_name!r} has no {ctype} callback {name!r}")
+        binding = self._callbacks.find(hook_name, ctype, name)
         if self._engine is not None:
             self._engine.tell(m.Unbind(0, hook_name, ctype, name))
-        del callbacks[name]
+        self._callbacks.drop(binding)
 
     # -- what users override -----------------------------------------------------------------------------
 
@@ -548,7 +462,9 @@ class Rigger:
         Args:
             exc: like ``sys.exc_info()``; the exception's cause holds the remote traceback.
         """
-        self.log_message("".join(_format_failure(exc)))
+        import traceback  # noqa: PLC0415 - only where something failed
+
+        self.log_message("".join(traceback.format_exception(*exc)))
 
     def log_message(self, message: object) -> None:
         """Say something to the user; override it. The default prints."""
@@ -597,28 +513,19 @@ class Rigger:
             ConfigError: other machines could reach it unprotected, or a file that it needs cannot be read.
             StartError: it cannot listen at ``server_address`` and ``server_port``.
         """
-        if self._current_settings().server_enabled and self._server is None:
+        if self._current_settings().server_enabled and self.server_address is None:
             try:
-                self._server = self._listen()
+                self._serve()
             except BaseException:
                 self.stop(0.0)
                 raise
 
-    def _listen(self) -> Server:
-        from rigger_mp.net.server import listen  # noqa: PLC0415 - only where it is enabled
-        from rigger_mp.net.service import Backend  # noqa: PLC0415
-
-        backend = Backend(
-            self._try_submit,
-            self._running().look_for,
-            self._running().when_room,
-            self.stats,
-            self._stop_soon,
-            self.log_message,
-            self._store,
+    def _serve(self) -> None:
+        self._running()
+        assert self._deployment is not None
+        self._deployment.serve(
+            self._candidate(), Owner(self._try_submit, self.stats, self.stop_server, self.log_message)
         )
-        settings = self._current_settings()
-        return listen(settings.server_address, settings.server_port, self.config, backend)
 
     def _try_submit(
         self, hook: str, arguments: Arguments, waiter: Waiter, note: Callable[[int], None] | None, since: int
@@ -626,42 +533,11 @@ class Rigger:
         self._check_initialized()
         return self._running().try_submit(hook, arguments, waiter, note, since)
 
-    def _open_store(self, settings: Settings) -> EventStore | None:
-        path = self.config.get("server_store")
-        if not (settings.server_enabled and path):
-            return None
-        from rigger_mp.net.event_store import EventStore  # noqa: PLC0415 - only where it is enabled
-
-        return EventStore(Path(path), settings.queue_size)
-
     @property
     def server_address(self) -> tuple[str, int] | None:
         """The host and port that the TCP server listens at, ``None`` if it was not started."""
-        return self._server.address if self._server is not None else None
+        return self._deployment.server_address if self._deployment is not None else None
 
     def stop_server(self) -> None:
         """Stop the TCP server and the engine, as :meth:`stop`."""
         self.stop()
-
-    def _stop_soon(self) -> None:
-        threading.Thread(target=self.stop_server, name="rigger_mp stop").start()
-
-
-def checked_plugins(plugins: Mapping[str, type]) -> Mapping[str, type]:
-    """Return plugin classes by name.
-
-    Raises:
-        PluginError: one is no class.
-    """
-    for name, cls in plugins.items():
-        if not isinstance(cls, type):
-            raise PluginError(f"plugin {name!r}: expected a class, got {cls!r}")
-    return plugins
-
-
-def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:
-    import traceback  # noqa: PLC0415 - only where something failed
-
-    yield from traceback.format_exception(*exc)
-
-
