@@ -24,7 +24,7 @@ from rigger_mp.engine.segments import dump_with_segment
 from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.future import HookFuture
-from rigger_mp.global_data import GlobalData
+from rigger_mp.global_data import GlobalData, checked_names
 from rigger_mp.instance import InstanceHandle, list_handles
 from rigger_mp.plugin_classes import check_classes, check_registration
 from rigger_mp.reloader import Running, encode_config
@@ -343,10 +343,12 @@ class Rigger:
 
     @global_data.setter
     def global_data(self, values: Mapping[str, Any]) -> None:
+        if isinstance(values, GlobalData) and self._engine is not None and values.is_read_by(self._engine.reader):
+            return  # global_data |= ... has done it already
         if self._engine is None:
-            self._initial_globals = dict(values)
+            self._initial_globals = dict(checked_names(values))
         else:
-            self._write(dump_assignments(values), True)
+            self._write(dump_assignments(checked_names(values)), True)
 
     def _write(self, updates: bytes, clear: bool) -> None:
         engine = self._running()

@@ -296,3 +296,23 @@ with rigger:
 """
     script.write_text(STARTS + body)
     assert run([str(script)]) == "True\n"
+
+
+def test_ctrl_c_while_it_starts_is_the_callers_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys, threading, time
+from rigger_mp import Rigger
+threading.Timer(float(sys.argv[1]), os.killpg, (0, signal.SIGINT)).start()
+try:
+    Rigger({"workers": 1}).start()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("caught")
+""")
+    for delay in ("0.01", "0.03", "0.06", "0.1", "0.2"):
+        command = [sys.executable, str(script), delay]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=100, check=False, start_new_session=True
+        )
+        assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)
