@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from typing import Any
 
 from rigger_mp.encoding import dump_assignments, dump_deletions, load_chain
@@ -17,6 +17,9 @@ class GlobalData(MutableMapping[str, Any]):
     Reading returns a private copy of the latest value; it contains the updates of every event that the
     caller has seen end. Writing is sequenced with the events: it waits for those accepted before, takes
     effect before those accepted later, and replaces (hooks merge, assignments do not).
+
+    :meth:`copy`, :meth:`items` and :meth:`values` read one version of the whole namespace. What reads name by name, as
+    ``dict(view)`` does, may find some from before an event and some from after it, and names that have gone meanwhile.
     """
 
     def __init__(self, reader: GlobalsReader, latest: Callable[[], int], write: Write) -> None:
@@ -66,6 +69,14 @@ class GlobalData(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Delete everything at once."""
         self._write(dump_assignments({}), True)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return names and values of one version of the namespace."""
+        return self.copy().items()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values of one version of the namespace."""
+        return self.copy().values()
 
     def is_read_by(self, reader: GlobalsReader) -> bool:
         """Whether this is the view of what that reads."""

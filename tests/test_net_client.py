@@ -139,6 +139,16 @@ def test_waiting_in_a_callback_is_refused_instead_of_hanging(client: RiggerClien
     assert isinstance(outcome[1], DeadlockError)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_callback_may_raise_anything_and_replies_are_taken_all_the_same(client: RiggerClient) -> None:
+    def callback(_future: Any) -> None:
+        raise SystemExit
+
+    for _ in range(3):
+        client.submit("sum", grab_result=["sum"], a=1, b=2).add_done_callback(callback)
+    assert client.fire_hook("sum", grab_result=["sum"], a=1, b=3) == {"sum": 4}
+
+
 def test_a_closed_client_refuses(rigger: QuietRigger) -> None:
     client = RiggerClient("127.0.0.1", str(port_of(rigger)))
     future = client.submit("sum", grab_result=["sum"], a=1, b=2)

@@ -22,7 +22,7 @@ from semantic_plugins import (
     Taker,
     Waiter,
 )
-from waiting import wait_for
+from waiting import DEADLINE, wait_for
 
 from rigger_mp import HookError, Rigger
 from rigger_mp.errors import (
@@ -483,6 +483,21 @@ def raised_on_results_thread(rigger: Rigger, gate: Gate, call: Any) -> BaseExcep
     rigger.submit("wait", **gate.arguments).add_done_callback(callback)
     gate.open()
     return raised.result(timeout=30)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_a_callback_may_raise_anything_and_outcomes_are_delivered_all_the_same(
+    raised: type[BaseException], gate: Gate
+) -> None:
+    def callback(_: Any) -> None:
+        raise raised
+
+    with engine(waiter="waiter") as rigger:
+        rigger.submit("wait", **gate.arguments).add_done_callback(callback)
+        gate.open()
+        for number in range(3):
+            assert rigger.submit("nobody listens", a=number).result(DEADLINE)["a"] == number
 
 
 WAITING_CALLS = {

@@ -493,7 +493,7 @@ class Engine:
 
     def _conclude(self, pending: Pending, ending: Ended | Lost, succeeded: bool) -> None:
         if pending.waiter is not None:
-            pending.waiter.end(ending)
+            self._guard(pending.waiter.end, ending)  # a future calls back, and may have been set by somebody else
         elif not succeeded:
             for error in ending.exceptions():
                 self._tell_failed(error)
@@ -516,7 +516,9 @@ class Engine:
         """Call user code that must not stop the results thread."""
         try:
             call(argument)
-        except BaseException as error:  # noqa: BLE001 - it is reported, as an exception of a thread is
+        except BaseException as error:  # it is reported, as an exception of a thread is
+            if threading.current_thread() is threading.main_thread():
+                raise  # a caller that reads its own outcome, and a Ctrl-C meant for it
             raised = type(error), error, error.__traceback__, self._receiver.thread
             threading.excepthook(threading.ExceptHookArgs(raised))
 

@@ -6,7 +6,8 @@ import asyncio
 import concurrent.futures
 import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from rigger_mp import errors
@@ -144,16 +145,27 @@ class Call(Generic[F]):
 
     def _succeed(self, result: Any) -> None:
         if not self.future.done():
-            self.future.set_result(result)
+            _set(self.future.set_result, result)
 
     def fail(self, error: BaseException) -> None:
         """Say what went wrong."""
         if self.future.done():
             return
         if self._quiet:
-            self.future.set_result(None)
+            _set(self.future.set_result, None)
         else:
-            self.future.set_exception(error)
+            _set(self.future.set_exception, error)
+
+
+def _set(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+    """Set a future; a callback of it may raise anything, and must not end the client's thread."""
+    try:
+        set_outcome(outcome)
+    except BaseException as error:  # it is reported, as an exception of a thread is
+        thread = threading.current_thread()
+        if thread is threading.main_thread():
+            raise  # a caller that reads its own reply, and a Ctrl-C meant for it
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, thread)))
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
