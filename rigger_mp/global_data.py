@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_assignments, dump_deletions, load_chain
-from rigger_mp.engine.manager_client import GlobalsReader
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.manager_client import GlobalsReader
 
 Write = Callable[[bytes, bool], None]
 
