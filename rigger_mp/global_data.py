@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_assignments, dump_deletions, load_chain
@@ -36,12 +36,16 @@ class GlobalData(MutableMapping[str, Any]):
         return isinstance(name, str) and name in self._read(name)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._write(dump_assignments({name: value}), False)
+        self._write(dump_assignments(checked_names({name: value})), False)
 
     def __delitem__(self, name: str) -> None:
         if name not in self:
             raise KeyError(name)
         self._write(dump_deletions((name,)), False)
+
+    def __ior__(self, values: Any) -> GlobalData:
+        self.update(values)
+        return self
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._reader.names(self._latest(), exact=False))
@@ -52,6 +56,23 @@ class GlobalData(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return repr(self.copy())
 
+    def update(self, values: Any = (), /, **named: Any) -> None:
+        """Assign several values at once, given as ``dict.update`` takes them: nobody sees some without the others.
+
+        Raises:
+            TypeError: a name is no string.
+            EncodingError: a value cannot be pickled.
+        """
+        self._write(dump_assignments(checked_names(dict(values, **named))), False)
+
+    def clear(self) -> None:
+        """Delete everything at once."""
+        self._write(dump_assignments({}), True)
+
+    def is_read_by(self, reader: GlobalsReader) -> bool:
+        """Whether this is the view of what that reads."""
+        return self._reader is reader
+
     def copy(self) -> dict[str, Any]:
         """Return everything as a dict: one consistent version of the namespace."""
         chains = self._reader.read(None, self._latest(), exact=False)
@@ -59,3 +80,17 @@ class GlobalData(MutableMapping[str, Any]):
 
     def _read(self, name: str) -> dict[str, Any]:
         return self._reader.read((name,), self._latest(), exact=False)
+
+
+def checked_names(values: Any) -> Mapping[str, Any]:
+    """Return values by name.
+
+    Raises:
+        TypeError: it is no mapping, or a name is no string.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"the global namespace takes a mapping, not {type(values).__name__}")
+    for name in values:
+        if not isinstance(name, str):
+            raise TypeError(f"a name in the global namespace must be a string, not {type(name).__name__} ({name!r})")
+    return values

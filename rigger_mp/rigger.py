@@ -31,7 +31,7 @@ from rigger_mp.errors import (
     UnknownCallbackError,
 )
 from rigger_mp.future import HookFuture
-from rigger_mp.global_data import GlobalData
+from rigger_mp.global_data import GlobalData, checked_names
 from rigger_mp.instance import InstanceHandle
 
 if TYPE_CHECKING:
@@ -430,10 +430,12 @@ class Rigger:
 
     @global_data.setter
     def global_data(self, values: Mapping[str, Any]) -> None:
+        if isinstance(values, GlobalData) and self._engine is not None and values.is_read_by(self._engine.reader):
+            return  # global_data |= ... has done it already
         if self._engine is None:
-            self._initial_globals = dict(values)
+            self._initial_globals = dict(checked_names(values))
         else:
-            self._write(dump_assignments(values), True)
+            self._write(dump_assignments(checked_names(values)), True)
 
     def _write(self, updates: bytes, clear: bool) -> None:
         engine = self._running()

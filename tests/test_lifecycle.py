@@ -123,6 +123,44 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     assert run([str(script)]) == "3\n7 7\n"
 
 
+IMPORTS_RIGGER = """
+import sys
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Adder(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("add", lambda a, b: ({"sum": a + b}, None))
+
+class Inner(RiggerBasePlugin):
+    def plugin_initialize(self):
+        self.register_plugin_hook("look", self.look)
+        self.register_plugin_hook("start", self.start)
+    def look(self):
+        heavy = {"yaml", "psutil", "multiprocessing", "rigger_mp.config", "rigger_mp.engine.engine"}
+        return {"named": "rigger_mp.rigger" in sys.modules, "heavy": sorted(heavy & set(sys.modules))}, None
+    def start(self):
+        config = {"workers": 1, "plugins": {"adder": {"plugin": "adder"}}}
+        with Rigger(config, plugins={"adder": Adder}) as rigger:
+            processes = {row["role"] for row in rigger.stats()["processes"]}
+            return {"sum": rigger.fire_hook("add", a=1, b=2)["sum"], "processes": processes}, None
+"""
+
+
+def test_a_worker_imports_what_starts_an_engine_only_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imports_rigger.py").write_text(IMPORTS_RIGGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"workers": 1, "plugins": {"inner": {"plugin": "imports_rigger:Inner"}}}
+    with Rigger(config) as rigger:
+        looked = rigger.fire_hook("look")
+        assert (looked["named"], looked["heavy"]) == (True, [])
+        started = rigger.fire_hook("start")
+        assert started["sum"] == 3
+        assert started["processes"] >= {"main", "dispatcher", "manager"}
+
+
 def test_a_program_on_standard_input() -> None:
     assert run(["-"], EXAMPLE) == "3\n7 7\n"
 
@@ -269,3 +307,50 @@ with rigger:
 """
     script.write_text(STARTS + body)
     assert run([str(script)]) == "2\n"
+
+
+def test_a_fork_of_the_users_process_reads_globals_by_connections_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    body = """
+import os, sys
+from rigger_mp.errors import EngineLost
+with rigger:
+    if not (child := os.fork()):
+        try:
+            rigger.global_data["a"]
+        except EngineLost as error:
+            assert "forked before" in str(error)
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    rigger.global_data = {"a": "A", "b": "B"}
+    assert rigger.global_data["a"] == "A"
+    child = os.fork()
+    name = "a" if child else "b"
+    right = all(rigger.global_data[name] == name.upper() for _ in range(3000))
+    if not child:
+        os._exit(7 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print(right)
+"""
+    script.write_text(STARTS + body)
+    assert run([str(script)]) == "True\n"
+
+
+def test_ctrl_c_while_it_starts_is_the_callers_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys, threading, time
+from rigger_mp import Rigger
+threading.Timer(float(sys.argv[1]), os.killpg, (0, signal.SIGINT)).start()
+try:
+    Rigger({"workers": 1}).start()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("caught")
+""")
+    for delay in ("0.01", "0.03", "0.06", "0.1", "0.2"):
+        command = [sys.executable, str(script), delay]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=100, check=False, start_new_session=True
+        )
+        assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)

@@ -19,9 +19,10 @@ from remote import Wire, port_of, served
 from waiting import wait_for
 
 from rigger_mp import HookError, RiggerClient
-from rigger_mp.errors import ConnectionLostError
+from rigger_mp.errors import ConnectionLostError, EngineLost
 from rigger_mp.net import globals_replica
 from rigger_mp.net.globals_replica import GlobalsReplica
+from rigger_mp.net.outbox import Outbox
 from rigger_mp.net.standby import Standby
 
 
@@ -67,6 +68,37 @@ def test_what_goes_wrong_is_told_as_ever(client: RiggerClient) -> None:
             client.fire_hook("fail", grab_result=True, text="the reason")
         assert client.fire_hook("strange", grab_result=["set", "nan"]) == {"set": "{1}", "nan": "nan"}
         assert len(client.fire_hook("large", grab_result=["text"], size=60_000)["text"]) == 60_000
+
+
+def test_the_loop_itself_replies_where_events_end_soon(client: RiggerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    repliers: set[str] = set()
+    send_now = Outbox.send_now
+
+    def noting(outbox: Outbox, line: bytes) -> bool:
+        repliers.add(threading.current_thread().name)
+        return send_now(outbox, line)
+
+    def converse() -> bool:
+        for number in range(50):
+            assert client.fire_hook("sum", ["sum"], a=number, b=1) == {"sum": number + 1}
+        return "rigger_mp server" in repliers
+
+    monkeypatch.setattr(Outbox, "send_now", noting)
+    wait_for(converse)
+
+
+def test_a_dispatcher_that_dies_in_the_midst_of_a_conversation() -> None:
+    lost = 0
+    with served() as rigger, RiggerClient("127.0.0.1", port_of(rigger)) as client:
+        for number in range(400):
+            if number % 100 == 50:
+                (row,) = (row for row in rigger.stats()["processes"] if row["name"] == "dispatcher")
+                os.kill(row["pid"], signal.SIGKILL)
+            try:
+                assert client.fire_hook("sum", ["sum"], a=number, b=1) == {"sum": number + 1}
+            except EngineLost:
+                lost += 1
+    assert lost <= 4, "each kill loses the one event that was running, at most"
 
 
 def test_threads_share_a_client_in_every_way(client: RiggerClient, ways: list[bool]) -> None:

@@ -315,6 +315,18 @@ def test_a_failed_configure_fails_once() -> None:
     assert (outcome.status, outcome.failures) == (m.FAILED, (failure,))
 
 
+def test_a_configure_call_that_ends_its_process_is_replayed_in_the_next() -> None:
+    bench = Bench(("add", "a", 0), copies={"a": (0,)})
+    bench.scheduler.accept_configure(m.Configure(7, "a", b"call"))
+    ((slot, job),) = bench.pump()
+    bench.scheduler.slot_lost(slot, job.job, m.WORKER_LOST, "killed")
+    bench.scheduler.slot_up(slot)
+    assert bench.scheduler.configured == [("a", b"call")]
+    assert bench.outcomes() == [(7, m.OK)]
+    assert bench.pump() == []
+    assert bench.scheduler.idle
+
+
 def test_a_configure_call_ends_whose_slot_is_given_up() -> None:
     bench = Bench(("add", "a", 0), copies={"a": (0, 1)})
     bench.slots[0].up = False

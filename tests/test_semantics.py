@@ -597,6 +597,22 @@ def test_global_data_is_a_mapping_to_read_assign_and_delete() -> None:
         view["late"] = 1
 
 
+def test_global_data_takes_several_values_at_once_and_only_strings_as_names() -> None:
+    with engine(waiter="waiter") as rigger:
+        view = rigger.global_data
+        view.update({"a": 1}, b=2)
+        rigger.global_data |= {"c": 3}
+        assert view == {"a": 1, "b": 2, "c": 3}
+        for wrong in ({1: 2}, [1], 5):
+            with pytest.raises(TypeError, match=r"must be a string|takes a mapping"):
+                rigger.global_data = wrong
+        with pytest.raises(TypeError, match=r"must be a string, not int \(1\)"):
+            view[1] = "x"  # type: ignore[index]
+        assert view == {"a": 1, "b": 2, "c": 3}
+        view.clear()
+        assert dict(view) == {}
+
+
 def test_global_data_shows_everywhere_what_a_background_handler_has_merged(tmp_path: Path) -> None:
     release = tmp_path / "release"
     entry = {"plugin": "taker", "background": True}

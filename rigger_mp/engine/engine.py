@@ -152,8 +152,11 @@ class Engine:
         """Put another Manager in the place of one that is gone; the dispatcher publishes everything to it.
 
         Returns:
-            Whether there is another one: not if the engine has ended, for then nobody has the globals.
+            Whether there is another one: not if the engine has ended, for then nobody has the globals, nor if
+            this process was forked by the engine's.
         """
+        if os.getpid() != self._owner_pid:
+            return False
         with self._replacing:
             if self._manager is not gone:
                 return True

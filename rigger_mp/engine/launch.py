@@ -6,8 +6,11 @@ import fcntl
 import marshal
 import multiprocessing.spawn
 import os
+import signal
 import subprocess
 import sys
+
+from rigger_mp.engine.process import IGNORED
 
 LAST_STANDARD_FD = 2
 _BOOT = (
@@ -33,9 +36,12 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
     }
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]
+    # The mask is inherited: a Ctrl-C that comes before the new interpreter ignores it must not end it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=True, pass_fds=tuple(passed.values()))
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for key, fd in passed.items():
             if fd != fds[key]:
                 os.close(fd)

@@ -121,7 +121,8 @@ def manager_main(parent: int, fds: dict[str, int]) -> None:
     )
     server = NamespaceManager(address, authkey).get_server()
     published.follow(fds["publisher"])
-    control.sendall(b"R")
+    with contextlib.suppress(ConnectionError):  # nobody wants it any more: what serves that socket finds out
+        control.sendall(b"R")
     threading.Thread(target=_serve_control, args=(control, address, published), daemon=True).start()
     sentinel = open_sentinel(parent)
     if sentinel is not None:

@@ -125,8 +125,13 @@ class ManagerProcess:
         theirs.close()
         os.close(publisher)
         self._control.sendall(frame(marshal.dumps((self._address, self._authkey, list_merge))))
-        self._lock = threading.Lock()
         self._object = ""
+        self._owner_pid = os.getpid()
+        self._begin_pool()
+
+    def _begin_pool(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
         self._idle: list[_Connection] = []
 
     def follow_another(self) -> int:
@@ -156,6 +161,8 @@ class ManagerProcess:
         return result
 
     def _take_connection(self) -> _Connection:
+        if os.getpid() != self._pid:
+            self._begin_pool()  # this process was forked: those connections are its parent's, and so may the lock be
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -166,6 +173,8 @@ class ManagerProcess:
         return connection
 
     def _connect_first(self) -> None:
+        if self._pid != self._owner_pid:
+            raise EOFError("this process was forked before the one that started the engine had read any globals")
         with _Connection(os.dup(self._control.fileno())) as control:
             control.await_something()
         if self._control.recv(1) != b"R":

@@ -34,10 +34,15 @@ def _ignore(signum: int, frame: object) -> None:
     """Do nothing: a handler, unlike ``SIG_IGN``, is not inherited by what a hook executes."""
 
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a terminal or a service manager sends to all; it is left to the user's process."""
+
+
 def ignore_signals() -> None:
-    """Leave Ctrl-C and SIGTERM, which a terminal or a service manager sends to all, to the user's process."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Ignore those signals, which were blocked while this interpreter started."""
+    for number in IGNORED:
         signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
 
 
 def open_sentinel(pid: int) -> int | None:

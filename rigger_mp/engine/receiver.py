@@ -123,6 +123,8 @@ class Receiver:
                 if may_read:
                     self._eager.wait(lambda: self._has_come(0), lambda: self._has_come(None))
                     self._take_own(token)
+            if not (may_read or call.has_ended):
+                self.resume()  # whoever reads takes its own outcome only
         return call.wait()
 
     def look_for(self, token: int, has_ended: Callable[[], bool], is_wanted: Callable[[], bool]) -> None:

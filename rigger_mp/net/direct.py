@@ -4,16 +4,18 @@
 
     usual   data ─▶ reader ─▶ task ─▶ fire ─▶ engine ─▶ results thread ─▶ loop ─▶ replies thread ─▶ loop ─▶ socket
     direct  data ─────────────────▶ fire ─▶ engine ─▶ results thread ─────────────────────────────────────▶ socket
+    soon    data ─────────────────▶ fire ─▶ engine ───────────────────────────────────────────────────────▶ socket
 
 A switch of threads takes as long as one of processes. So a line that comes alone to a connection where nothing is
 under way is taken in the loop's callback, and its reply is sent by whichever thread has made it: the results
 thread, where no user code can run in making it, or else the replies thread. What has been done so is accounted for
-in the loop a little later.
+in the loop a little later. Where the last event ended soon, the loop itself looks for the outcome, for a moment and
+until anything else comes; and then for the next line, before it sleeps.
 """
 
 from __future__ import annotations
 
-from asyncio import StreamReaderProtocol
+from asyncio import BaseTransport, StreamReaderProtocol
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,9 @@ from rigger_mp.net import protocol
 from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.results import Task
 from rigger_mp.net.strict_json import JsonError, dump_json
+
+MOST_READ = 65_536
+"""Bytes read at once. For 256 KiB, which is asyncio's habit, the C library maps memory anew each time."""
 
 
 class DirectProtocol(StreamReaderProtocol):
@@ -32,6 +37,12 @@ class DirectProtocol(StreamReaderProtocol):
     """
 
     taker: Callable[[bytes], bool] | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Take the transport."""
+        if hasattr(transport, "max_size"):
+            transport.max_size = MOST_READ
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Take data from the transport."""

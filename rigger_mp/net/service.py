@@ -29,6 +29,7 @@ from rigger_mp.net.globals_replica import GlobalsReplica
 from rigger_mp.net.limits import Limits
 from rigger_mp.net.outbox import EndedReply
 from rigger_mp.net.results import KeyWindow, Recipient, Task, TaskStore
+from rigger_mp.net.room import Room
 from rigger_mp.net.security import Security
 from rigger_mp.net.strict_json import dump_any
 
@@ -394,29 +395,3 @@ def _version() -> str:
         return version("rigger_mp")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-class Room:
-    """Where connections wait for room in the engine's queue: one at a time tries, first come, first served.
-
-    Args:
-        backend: the engine.
-        loop: the server's loop.
-    """
-
-    def __init__(self, backend: Backend, loop: AbstractEventLoop) -> None:
-        self._backend = backend
-        self._loop = loop
-        self._turn = asyncio.Lock()
-
-    async def retry(self, attempt: Callable[[], bool]) -> None:
-        """Try until it succeeds, each time when there may be room."""
-        async with self._turn:
-            while not attempt():
-                tried = asyncio.Event()
-                self._backend.when_room(lambda event=tried: self._wake(event))  # type: ignore[misc]
-                await tried.wait()
-
-    def _wake(self, event: asyncio.Event) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to wake
-            self._loop.call_soon_threadsafe(event.set)
