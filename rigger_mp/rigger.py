@@ -1,4 +1,8 @@
-"""The public face of an engine: :class:`Rigger`."""
+"""The public face of an engine: :class:`Rigger`.
+
+A plugin's module often imports it beside the base class, and so does every worker then, which starts no engine. What
+starts one is therefore imported with this module in the user's process, and elsewhere on first use.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,18 @@ import inspect
 import itertools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rigger_mp.candidate import Candidate, read_candidate
-from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
-from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.build import build_boot, describe_callback
-from rigger_mp.engine.engine import Engine, Listener
-from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import handle_record, write_output
 from rigger_mp.engine.segments import dump_with_segment
-from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import (
     DuplicatePluginError,
     NotRunningError,
@@ -34,14 +33,24 @@ from rigger_mp.errors import (
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData, checked_names
 from rigger_mp.instance import InstanceHandle
-from rigger_mp.reloader import Reloader, Running, encode_config
-from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
+    from rigger_mp.candidate import Candidate
+    from rigger_mp.config import Settings
+    from rigger_mp.discovery import Found
+    from rigger_mp.engine.engine import Engine
+    from rigger_mp.engine.messages import Output
     from rigger_mp.engine.pending import Waiter
     from rigger_mp.engine.segments import Arguments
     from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
+    from rigger_mp.reloader import Reloader, Running
+    from rigger_mp.result import HookResult
+
+# Only the engine's own processes have the module that they boot with.
+if "rigger_mp.engine.boot" not in sys.modules:
+    for _module in ("reloader", "engine.stats"):
+        import_module(f"rigger_mp.{_module}")
 
 STAGES = ("pre", "post")
 Callback = Callable[..., Any]
@@ -228,6 +237,8 @@ class Rigger:
             self.log_message(text)
 
     def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        from rigger_mp.candidate import read_candidate  # noqa: PLC0415 - see the module
+
         return read_candidate(source)
 
     def _adopt(self, running: Running) -> None:
@@ -251,6 +262,8 @@ class Rigger:
         Raises:
             ConfigError: with every mistake, as ``file:line:column: what is wrong, what was expected``.
         """
+        from rigger_mp.config import check_mapping, read_yaml  # noqa: PLC0415 - see the module
+
         if config_file is None:
             warnings = check_mapping(self.config)
         else:
@@ -269,6 +282,9 @@ class Rigger:
             PluginError: with ``strict: true``: an instance cannot be made.
             StartError: a process failed to start, or the archive's spool cannot be opened.
         """
+        from rigger_mp.config import configure_logging  # noqa: PLC0415 - see the module
+        from rigger_mp.discovery import find_instances  # noqa: PLC0415
+
         with self._lifecycle:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
@@ -286,6 +302,11 @@ class Rigger:
             handle.data = data
 
     def _launch(self, settings: Settings, found: Found) -> None:
+        from rigger_mp.candidate import Candidate  # noqa: PLC0415 - see the module
+        from rigger_mp.engine.build import build_boot  # noqa: PLC0415
+        from rigger_mp.engine.engine import Engine, Listener  # noqa: PLC0415
+        from rigger_mp.reloader import Reloader, Running, encode_config  # noqa: PLC0415
+
         config = encode_config(self.config)
         boot = build_boot(settings, found.instances, config, self.squash_exceptions, self._base)
         self._spool = boot.spool
@@ -325,6 +346,8 @@ class Rigger:
 
     def _current_settings(self) -> Settings:
         if self._settings is None:
+            from rigger_mp.config import Settings  # noqa: PLC0415 - see the module
+
             self._settings = Settings.from_config(self.config)
         return self._settings
 
@@ -380,7 +403,7 @@ class Rigger:
             NotRunningError: the engine is not started, or stopped.
             QueueFull: there is no room, and this is the thread that delivers outcomes.
         """
-        future = HookFuture()
+        future = self._running().make_future()
         self._submit(hook, kwargs, future)
         return future
 
@@ -523,6 +546,8 @@ class Rigger:
         return name
 
     def _bind(self, hook: str, stage: str, name: str, callback: Callback) -> None:
+        from rigger_mp.engine.build import describe_callback  # noqa: PLC0415 - see the module
+
         label, reads = describe_callback(callback, name)
         concurrent = (hook, stage, name) in self._concurrent_callbacks
         self._running().tell(m.Bind(0, hook, stage, name, label, dump_value(callback), reads, concurrent))
@@ -587,6 +612,8 @@ class Rigger:
         and which functions keep it ordered), and ``processes`` (role, pid, jobs, CPU seconds, memory in
         bytes, restarts).
         """
+        from rigger_mp.engine.stats import complete_stats  # noqa: PLC0415 - see the module
+
         engine = self._running()
         return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)
 
@@ -665,5 +692,3 @@ def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:
     import traceback  # noqa: PLC0415 - only where something failed
 
     yield from traceback.format_exception(*exc)
-
-

@@ -123,6 +123,44 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     assert run([str(script)]) == "3\n7 7\n"
 
 
+IMPORTS_RIGGER = """
+import sys
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Adder(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("add", lambda a, b: ({"sum": a + b}, None))
+
+class Inner(RiggerBasePlugin):
+    def plugin_initialize(self):
+        self.register_plugin_hook("look", self.look)
+        self.register_plugin_hook("start", self.start)
+    def look(self):
+        heavy = {"yaml", "psutil", "multiprocessing", "rigger_mp.config", "rigger_mp.engine.engine"}
+        return {"named": "rigger_mp.rigger" in sys.modules, "heavy": sorted(heavy & set(sys.modules))}, None
+    def start(self):
+        config = {"workers": 1, "plugins": {"adder": {"plugin": "adder"}}}
+        with Rigger(config, plugins={"adder": Adder}) as rigger:
+            processes = {row["role"] for row in rigger.stats()["processes"]}
+            return {"sum": rigger.fire_hook("add", a=1, b=2)["sum"], "processes": processes}, None
+"""
+
+
+def test_a_worker_imports_what_starts_an_engine_only_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imports_rigger.py").write_text(IMPORTS_RIGGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"workers": 1, "plugins": {"inner": {"plugin": "imports_rigger:Inner"}}}
+    with Rigger(config) as rigger:
+        looked = rigger.fire_hook("look")
+        assert (looked["named"], looked["heavy"]) == (True, [])
+        started = rigger.fire_hook("start")
+        assert started["sum"] == 3
+        assert started["processes"] >= {"main", "dispatcher", "manager"}
+
+
 def test_a_program_on_standard_input() -> None:
     assert run(["-"], EXAMPLE) == "3\n7 7\n"
 

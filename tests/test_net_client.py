@@ -128,15 +128,20 @@ def test_waiting_in_a_callback_is_refused_instead_of_hanging(client: RiggerClien
 
     def callback(_future: Any) -> None:
         outcome.append(client.fire_hook("sum", a=1, b=2))
-        try:
-            client.fire_hook("sum", grab_result=True, a=1, b=2)
-        except DeadlockError as error:
-            outcome.append(error)
+        for wait in (
+            lambda: client.fire_hook("sum", grab_result=True, a=1, b=2),
+            lambda: client.submit("sum", a=1, b=2).result(),
+            lambda: client.submit("sum", a=1, b=2).exception(),
+        ):
+            try:
+                wait()
+            except DeadlockError as error:
+                outcome.append(error)
 
     client.submit("sum", a=1, b=2).add_done_callback(callback)
-    wait_for(lambda: len(outcome) == 2)
+    wait_for(lambda: len(outcome) == 4)
     assert outcome[0] is None
-    assert isinstance(outcome[1], DeadlockError)
+    assert all(isinstance(error, DeadlockError) for error in outcome[1:])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
