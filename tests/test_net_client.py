@@ -154,6 +154,22 @@ def test_a_callback_may_raise_anything_and_replies_are_taken_all_the_same(client
     assert client.fire_hook("sum", grab_result=["sum"], a=1, b=3) == {"sum": 4}
 
 
+def test_what_the_server_would_not_take_is_refused_at_once(client: RiggerClient) -> None:
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    for _ in range(20):  # among others, so that a caller writes and reads itself
+        with pytest.raises(LimitError, match="nested more than 64 levels deep, which is all that the server takes"):
+            client.fire_hook("sum", grab_result=True, a=deep, b=2)
+        assert client.fire_hook("sum", grab_result=["sum"], a=1, b=3) == {"sum": 4}
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536, "999999"])
+def test_a_port_that_is_none_is_refused(port: Any) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 65535"):
+        RiggerClient("127.0.0.1", port)
+
+
 def test_a_closed_client_refuses(rigger: QuietRigger) -> None:
     client = RiggerClient("127.0.0.1", str(port_of(rigger)))
     future = client.submit("sum", grab_result=["sum"], a=1, b=2)

@@ -304,8 +304,12 @@ class Engine:
     def _put(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         alone = not len(self._pending)
         message = self._pending.add(make, waiter)
-        # What follows at once can be gathered; what comes to an idle engine had better start.
-        self._dispatcher.send(message, now=alone)
+        try:
+            # What follows at once can be gathered; what comes to an idle engine had better start.
+            self._dispatcher.send(message, now=alone)
+        except BaseException:  # Ctrl-C: nobody has its future, and nobody shall wait for its end
+            self._pending.pop(message.token)
+            raise
         if not (alone and reads(waiter)):
             self._receiver.resume()
 

@@ -60,6 +60,9 @@ class RiggerClient:
         retry_for: seconds to try again in when the connection is lost; events carry keys, so that each runs
             once. 0: never try again. Default: 5, or 0 without ``raise_errors``.
         raise_errors: false: riggerlib's way: methods return ``None`` where they would raise.
+
+    Raises:
+        ValueError: there is no such port.
     """
 
     def __init__(
