@@ -103,6 +103,12 @@ class Rigger:
 
     # -- life --------------------------------------------------------------------------------------------
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Rigger stays in its own process: a callback must not refer to one; "
+            "a plugin fires with self.fire_hook(...)"
+        )
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -354,3 +354,28 @@ except KeyboardInterrupt:
             command, capture_output=True, text=True, timeout=100, check=False, start_new_session=True
         )
         assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)
+
+
+def test_what_a_program_sets_for_itself_neither_harms_the_engine_nor_is_hidden_from_plugins(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from rigger_mp import Rigger
+from rigger_mp.errors import EncodingError, WorkerLost
+with Rigger({"workers": 1}) as rigger:
+    rigger.register_hook_callback("exit", "pre", lambda: os._exit(3))
+    rigger.register_hook_callback("argv", "pre", lambda: ({"seen": sys.argv}, None))
+    try:
+        rigger.fire_hook("exit")
+    except WorkerLost:
+        print("lost")
+    print(rigger.fire_hook("argv")["seen"] == sys.argv, len(sys.argv))
+    try:
+        rigger.register_hook_callback("argv", "pre", lambda: rigger.stats())
+    except EncodingError as error:
+        print("a Rigger stays in its own process" in str(error))
+""")
+    command = [sys.executable, "-W", "error", str(script), "--own", "option"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout, done.stderr) == ("lost\nTrue 3\nTrue\n", "")

@@ -17,6 +17,8 @@ from rigger_mp.net.target import Target, keep_alive
 
 CHUNK = 262_144
 """Bytes read at once."""
+MAX_NESTING = 64
+"""How deep a line may be nested for a server that does not say."""
 MAX_REPLY = 1 << 30
 """Bytes of a reply."""
 
@@ -96,7 +98,7 @@ async def _introduce(target: Target, reader: StreamReader, writer: StreamWriter)
     if hello.get("authenticate"):
         raise AuthenticationError("the server asks for a token, and this client was given none")
     limits = hello["limits"]
-    longest, deepest = int(limits["max_line"]), int(limits["max_nesting"])
+    longest, deepest = int(limits["max_line"]), int(limits.get("max_nesting", MAX_NESTING))
     return Opened(reader, writer, splitter, longest, deepest, str(hello.get("instance", "")))
 
 
