@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from rigger_mp.encoding import dump_value
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.build import describe_callback
 from rigger_mp.errors import UnknownCallbackError
 
 STAGES = ("pre", "post")
@@ -39,6 +38,8 @@ class Binding:
         Raises:
             EncodingError: the callback cannot be pickled.
         """
+        from rigger_mp.engine.build import describe_callback  # noqa: PLC0415 - imports what starts an engine
+
         label, reads = describe_callback(self.callback, self.name)
         code = dump_value(self.callback)
         return m.Bind(0, self.hook, self.stage, self.name, label, code, reads, self.concurrent)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, Protocol
 
-from rigger_mp.errors import RiggerError
+from rigger_mp.errors import DeadlockError, RiggerError
 from rigger_mp.result import HookResult
 
 
@@ -30,9 +30,13 @@ class HookFuture(Future[HookResult]):
     """The :class:`concurrent.futures.Future` of an event; what it holds is decoded by whoever asks.
 
     It cannot be cancelled: an accepted event ends in its outcome.
+
+    Args:
+        delivered_by: the thread that ends it, and must not wait for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delivered_by: threading.Thread | None = None) -> None:
+        self._delivered_by = delivered_by
         # As Future does, but for its condition: making that would take a third of what it takes to submit an
         # event, and of many events in flight most have ended before anybody looks at their futures.
         self._looked_at: threading.Condition | None = None
@@ -66,6 +70,8 @@ class HookFuture(Future[HookResult]):
             HookError: functions of the event failed.
             EventLost: as one of its subclasses: the event was lost.
             TimeoutError: it has not ended yet.
+            DeadlockError: it has not ended yet, and this is the thread that ends it: a callback of a future, or
+                ``handle_failure``.
         """
         opened = self._open(timeout)
         if isinstance(opened, RiggerError):
@@ -76,12 +82,17 @@ class HookFuture(Future[HookResult]):
         """Return what :meth:`result` would raise, or ``None``.
 
         Raises:
-            TimeoutError: it has not ended yet.
+            TimeoutError, DeadlockError: as :meth:`result` does.
         """
         opened = self._open(timeout)
         return opened if isinstance(opened, RiggerError) else None
 
     def _open(self, timeout: float | None) -> HookResult | RiggerError:
+        if self._state != FINISHED and threading.current_thread() is self._delivered_by:
+            raise DeadlockError(
+                "a future would wait for ever: this thread (handle_failure, log_message, and callbacks of "
+                "futures run in it) delivers the outcomes; use add_done_callback(...)"
+            )
         held: Any = self._result if self._state == FINISHED else super().result(timeout)
         if self._opened is None:
             try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, ValuesView
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import dump_assignments, dump_deletions, load_chain
-from rigger_mp.engine.manager_client import GlobalsReader
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.manager_client import GlobalsReader
 
 Write = Callable[[bytes, bool], None]
 
@@ -28,10 +30,10 @@ class GlobalData(MutableMapping[str, Any]):
         self._write = write
 
     def __getitem__(self, name: str) -> Any:
-        chains = self._read(name)
-        if name not in chains:
+        chain = next(iter(self._read(name).values()), None)
+        if chain is None:
             raise KeyError(name)
-        return load_chain(chains[name], self._reader.list_merge)
+        return load_chain(chain, self._reader.list_merge)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._read(name)

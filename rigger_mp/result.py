@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names
-from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.messages import Group
 from rigger_mp.engine.segments import Segment, by_id
 from rigger_mp.engine.snapshots import Snapshot
 from rigger_mp.namespace import Namespace
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.manager_client import GlobalsReader
 
 
 class HookResult(Mapping[str, Any]):

@@ -1,38 +1,48 @@
-"""The public face of an engine: :class:`Rigger`."""
+"""The public face of an engine: :class:`Rigger`.
+
+A plugin's module often imports it beside the base class, and so does every worker then, which starts no engine. What
+starts one is therefore imported with this module in the user's process, and elsewhere on first use.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rigger_mp.callbacks import Callbacks
-from rigger_mp.candidate import Candidate, read_candidate
-from rigger_mp.config import Settings, check_mapping, configure_logging, read_yaml
-from rigger_mp.deployment import Deployment, Owner
-from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_arguments, dump_assignments, dump_value
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.engine import Engine, Listener
-from rigger_mp.engine.messages import Output
 from rigger_mp.engine.output import handle_record, write_output
 from rigger_mp.engine.segments import dump_with_segment
-from rigger_mp.engine.stats import complete_stats
 from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData, checked_names
 from rigger_mp.instance import InstanceHandle, list_handles
 from rigger_mp.plugin_classes import check_classes, check_registration
-from rigger_mp.reloader import Running, encode_config
-from rigger_mp.result import HookResult
 
 if TYPE_CHECKING:
+    from rigger_mp.candidate import Candidate
+    from rigger_mp.config import Settings
+    from rigger_mp.deployment import Deployment
+    from rigger_mp.discovery import Found
+    from rigger_mp.engine.engine import Engine
+    from rigger_mp.engine.messages import Output
     from rigger_mp.engine.pending import Waiter
     from rigger_mp.engine.segments import Arguments
+    from rigger_mp.reloader import Running
+    from rigger_mp.result import HookResult
+
+# Only the engine's own processes have the module that they boot with.
+if "rigger_mp.engine.boot" not in sys.modules:
+    for _module in ("deployment", "discovery", "engine.stats"):
+        import_module(f"rigger_mp.{_module}")
 
 Callback = Callable[..., Any]
 
@@ -79,6 +89,12 @@ class Rigger:
 
     # -- life --------------------------------------------------------------------------------------------
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Rigger stays in its own process: a callback must not refer to one; "
+            "a plugin fires with self.fire_hook(...)"
+        )
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -94,9 +110,12 @@ class Rigger:
             ConfigError: the configuration is wrong.
             PluginError: with ``strict: true``: an instance cannot be made.
             StartError: a process failed to start, or the archive's spool cannot be opened.
+            NotRunningError: it was stopped.
         """
         if self._engine is None:
             self.parse_config()
+        elif self._engine.stopped:
+            raise NotRunningError("the engine was stopped, and is not started again: make another Rigger")
         self.initialized = True
         return self
 
@@ -186,6 +205,8 @@ class Rigger:
             self.log_message(text)
 
     def _read_candidate(self, source: str | os.PathLike[str] | Mapping[str, Any]) -> Candidate:
+        from rigger_mp.candidate import read_candidate  # noqa: PLC0415 - see the module
+
         return read_candidate(source)
 
     def _adopt(self, running: Running) -> None:
@@ -209,6 +230,8 @@ class Rigger:
         Raises:
             ConfigError: with every mistake, as ``file:line:column: what is wrong, what was expected``.
         """
+        from rigger_mp.config import check_mapping, read_yaml  # noqa: PLC0415 - see the module
+
         if config_file is None:
             warnings = check_mapping(self.config)
         else:
@@ -227,6 +250,9 @@ class Rigger:
             PluginError: with ``strict: true``: an instance cannot be made.
             StartError: a process failed to start, or the archive's spool cannot be opened.
         """
+        from rigger_mp.config import configure_logging  # noqa: PLC0415 - see the module
+        from rigger_mp.discovery import find_instances  # noqa: PLC0415
+
         with self._lifecycle:
             if self._engine is not None:
                 raise NotRunningError("the engine was started before; make another Rigger")
@@ -238,6 +264,10 @@ class Rigger:
             self._launch(candidate, found)
 
     def _launch(self, candidate: Candidate, found: Found) -> None:
+        from rigger_mp.deployment import Deployment  # noqa: PLC0415 - see the module
+        from rigger_mp.engine.engine import Listener  # noqa: PLC0415
+        from rigger_mp.reloader import Running, encode_config  # noqa: PLC0415
+
         running = Running(candidate, self.plugins, found, encode_config(self.config))
         listener = Listener(self._on_failure, self.log_message, self.handle_output, self.handle_record)
         self._deployment = Deployment(running, self.squash_exceptions, listener, self._adopt)
@@ -261,10 +291,14 @@ class Rigger:
 
     def _current_settings(self) -> Settings:
         if self._settings is None:
+            from rigger_mp.config import Settings  # noqa: PLC0415 - see the module
+
             self._settings = Settings.from_config(self.config)
         return self._settings
 
     def _candidate(self) -> Candidate:
+        from rigger_mp.candidate import Candidate  # noqa: PLC0415 - see the module
+
         return Candidate(self.config, self.config_file, self._current_settings(), ())
 
     def _running(self) -> Engine:
@@ -316,7 +350,7 @@ class Rigger:
             NotRunningError: the engine is not started, or stopped.
             QueueFull: there is no room, and this is the thread that delivers outcomes.
         """
-        future = HookFuture()
+        future = self._running().make_future()
         self._submit(hook, kwargs, future)
         return future
 
@@ -503,6 +537,8 @@ class Rigger:
         and which functions keep it ordered), and ``processes`` (role, pid, jobs, CPU seconds, memory in
         bytes, restarts).
         """
+        from rigger_mp.engine.stats import complete_stats  # noqa: PLC0415 - see the module
+
         engine = self._running()
         return complete_stats(engine.ask_stats(), engine.pids, engine.dispatcher_restarts)
 
@@ -524,6 +560,8 @@ class Rigger:
 
     def _serve(self) -> None:
         self._running()
+        from rigger_mp.deployment import Owner  # noqa: PLC0415 - see the module
+
         assert self._deployment is not None
         self._deployment.serve(
             self._candidate(), Owner(self._try_submit, self.stats, self.stop_server, self.log_message)
@@ -543,3 +581,9 @@ class Rigger:
     def stop_server(self) -> None:
         """Stop the TCP server and the engine, as :meth:`stop`."""
         self.stop()
+
+
+def _format_failure(exc: tuple[Any, Any, Any]) -> Iterator[str]:
+    import traceback  # noqa: PLC0415 - only where something failed
+
+    yield from traceback.format_exception(*exc)

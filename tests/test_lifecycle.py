@@ -123,6 +123,44 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     assert run([str(script)]) == "3\n7 7\n"
 
 
+IMPORTS_RIGGER = """
+import sys
+from rigger_mp import Rigger, RiggerBasePlugin
+
+class Adder(RiggerBasePlugin):
+    stateless = True
+    def plugin_initialize(self):
+        self.register_plugin_hook("add", lambda a, b: ({"sum": a + b}, None))
+
+class Inner(RiggerBasePlugin):
+    def plugin_initialize(self):
+        self.register_plugin_hook("look", self.look)
+        self.register_plugin_hook("start", self.start)
+    def look(self):
+        heavy = {"yaml", "psutil", "multiprocessing", "rigger_mp.config", "rigger_mp.engine.engine"}
+        return {"named": "rigger_mp.rigger" in sys.modules, "heavy": sorted(heavy & set(sys.modules))}, None
+    def start(self):
+        config = {"workers": 1, "plugins": {"adder": {"plugin": "adder"}}}
+        with Rigger(config, plugins={"adder": Adder}) as rigger:
+            processes = {row["role"] for row in rigger.stats()["processes"]}
+            return {"sum": rigger.fire_hook("add", a=1, b=2)["sum"], "processes": processes}, None
+"""
+
+
+def test_a_worker_imports_what_starts_an_engine_only_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imports_rigger.py").write_text(IMPORTS_RIGGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"workers": 1, "plugins": {"inner": {"plugin": "imports_rigger:Inner"}}}
+    with Rigger(config) as rigger:
+        looked = rigger.fire_hook("look")
+        assert (looked["named"], looked["heavy"]) == (True, [])
+        started = rigger.fire_hook("start")
+        assert started["sum"] == 3
+        assert started["processes"] >= {"main", "dispatcher", "manager"}
+
+
 def test_a_program_on_standard_input() -> None:
     assert run(["-"], EXAMPLE) == "3\n7 7\n"
 
@@ -316,3 +354,28 @@ except KeyboardInterrupt:
             command, capture_output=True, text=True, timeout=100, check=False, start_new_session=True
         )
         assert (done.stdout, done.stderr, done.returncode) == ("caught\n", "", 0)
+
+
+def test_what_a_program_sets_for_itself_neither_harms_the_engine_nor_is_hidden_from_plugins(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from rigger_mp import Rigger
+from rigger_mp.errors import EncodingError, WorkerLost
+with Rigger({"workers": 1}) as rigger:
+    rigger.register_hook_callback("exit", "pre", lambda: os._exit(3))
+    rigger.register_hook_callback("argv", "pre", lambda: ({"seen": sys.argv}, None))
+    try:
+        rigger.fire_hook("exit")
+    except WorkerLost:
+        print("lost")
+    print(rigger.fire_hook("argv")["seen"] == sys.argv, len(sys.argv))
+    try:
+        rigger.register_hook_callback("argv", "pre", lambda: rigger.stats())
+    except EncodingError as error:
+        print("a Rigger stays in its own process" in str(error))
+""")
+    command = [sys.executable, "-W", "error", str(script), "--own", "option"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout, done.stderr) == ("lost\nTrue 3\nTrue\n", "")

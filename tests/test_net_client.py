@@ -128,15 +128,20 @@ def test_waiting_in_a_callback_is_refused_instead_of_hanging(client: RiggerClien
 
     def callback(_future: Any) -> None:
         outcome.append(client.fire_hook("sum", a=1, b=2))
-        try:
-            client.fire_hook("sum", grab_result=True, a=1, b=2)
-        except DeadlockError as error:
-            outcome.append(error)
+        for wait in (
+            lambda: client.fire_hook("sum", grab_result=True, a=1, b=2),
+            lambda: client.submit("sum", a=1, b=2).result(),
+            lambda: client.submit("sum", a=1, b=2).exception(),
+        ):
+            try:
+                wait()
+            except DeadlockError as error:
+                outcome.append(error)
 
     client.submit("sum", a=1, b=2).add_done_callback(callback)
-    wait_for(lambda: len(outcome) == 2)
+    wait_for(lambda: len(outcome) == 4)
     assert outcome[0] is None
-    assert isinstance(outcome[1], DeadlockError)
+    assert all(isinstance(error, DeadlockError) for error in outcome[1:])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -147,6 +152,22 @@ def test_a_callback_may_raise_anything_and_replies_are_taken_all_the_same(client
     for _ in range(3):
         client.submit("sum", grab_result=["sum"], a=1, b=2).add_done_callback(callback)
     assert client.fire_hook("sum", grab_result=["sum"], a=1, b=3) == {"sum": 4}
+
+
+def test_what_the_server_would_not_take_is_refused_at_once(client: RiggerClient) -> None:
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    for _ in range(20):  # among others, so that a caller writes and reads itself
+        with pytest.raises(LimitError, match="nested more than 64 levels deep, which is all that the server takes"):
+            client.fire_hook("sum", grab_result=True, a=deep, b=2)
+        assert client.fire_hook("sum", grab_result=["sum"], a=1, b=3) == {"sum": 4}
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536, "999999"])
+def test_a_port_that_is_none_is_refused(port: Any) -> None:
+    with pytest.raises(ValueError, match="expected 1 to 65535"):
+        RiggerClient("127.0.0.1", port)
 
 
 def test_a_closed_client_refuses(rigger: QuietRigger) -> None:

@@ -118,3 +118,21 @@ def test_a_full_queue_under_many_events_that_nobody_waits_for() -> None:
         rigger.drain(DEADLINE)
         assert errors == []
         assert rigger.stats()["events"]["succeeded"] == 6000
+
+
+def test_ctrl_c_while_an_event_is_put_into_the_queue_leaves_the_way_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    with QuietRigger(CONFIG, plugins=PLUGINS) as rigger:
+        assert rigger._engine is not None
+        ingress = rigger._engine._dispatcher.ingress
+        with monkeypatch.context() as patch:
+            patch.setattr(ingress, "_write", lambda _message: False)  # so that it is put into the queue
+
+            def interrupt(_token: Any) -> None:
+                patch.undo()
+                raise KeyboardInterrupt
+
+            patch.setattr(ingress._queue, "put", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                rigger.submit("add", a=1, b=1)
+        assert rigger.submit("add", a=2, b=2).result(DEADLINE)["sum"] == 4
+        assert rigger.stats()["events"]["pending"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -506,6 +507,7 @@ WAITING_CALLS = {
     "stats()": lambda rigger: rigger.stats(),
     "configure_plugin()": lambda rigger: rigger.configure_plugin("one", 1),
     "assigning to global_data": lambda rigger: rigger.global_data.update(a=1),
+    "a future": lambda rigger: rigger.submit("work").result(),
 }
 
 
@@ -626,6 +628,22 @@ def test_global_data_takes_several_values_at_once_and_only_strings_as_names() ->
         assert view == {"a": 1, "b": 2, "c": 3}
         view.clear()
         assert dict(view) == {}
+
+
+class Name(enum.StrEnum):
+    """No other process can import it."""
+
+    KEPT = "kept"
+
+
+def test_names_may_be_of_a_class_derived_from_str_and_others_are_not_there() -> None:
+    with engine(waiter="waiter") as rigger:
+        rigger.global_data = {Name.KEPT: 1}
+        result = rigger.fire_hook("nobody listens")
+        assert (rigger.global_data[Name.KEPT], result[Name.KEPT], rigger.global_data["kept"]) == (1, 1, 1)
+        assert Name.KEPT in rigger.global_data
+        assert rigger.global_data.get([1]) is None  # type: ignore[call-overload]
+    assert rigger.global_data[Name.KEPT] == 1
 
 
 def test_global_data_shows_everywhere_what_a_background_handler_has_merged(tmp_path: Path) -> None:

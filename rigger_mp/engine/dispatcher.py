@@ -445,10 +445,12 @@ def dispatcher_main(parent: int, fds: dict[str, int]) -> None:
     except SpoolError as error:
         os.set_blocking(fds["owner"], True)
         peers.outcomes.write(m.pack((m.Refused(str(error)),)))
+        owner.close()
         return
     Dispatcher(boot, peers, marks, open_sentinel(parent), spool).run()
     if spool is not None:
         spool.close()
+    owner.close()
 
 
 def _open_spool(boot: Boot, parent: int) -> Spool | None:

@@ -281,9 +281,13 @@ class Engine:
             if not self._accepting or not self._pending.full:
                 self._tell_room()
 
+    def make_future(self) -> HookFuture:
+        """Return the future of something that is to be sent."""
+        return HookFuture(self._receiver.thread)
+
     def request(self, make: Callable[[int], Any]) -> HookFuture:
         """Send another message that ends in an outcome, and return its future."""
-        future = HookFuture()
+        future = self.make_future()
         self._send(make, future)
         return future
 
@@ -300,8 +304,12 @@ class Engine:
     def _put(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         alone = not len(self._pending)
         message = self._pending.add(make, waiter)
-        # What follows at once can be gathered; what comes to an idle engine had better start.
-        self._dispatcher.send(message, now=alone)
+        try:
+            # What follows at once can be gathered; what comes to an idle engine had better start.
+            self._dispatcher.send(message, now=alone)
+        except BaseException:  # Ctrl-C: nobody has its future, and nobody shall wait for its end
+            self._pending.pop(message.token)
+            raise
         if not (alone and reads(waiter)):
             self._receiver.resume()
 
@@ -341,7 +349,7 @@ class Engine:
     def ask_stats(self) -> dict[str, Any]:
         """Return the dispatcher's statistics."""
         self.refuse_on_results_thread("stats()")
-        answer: Any = HookFuture()
+        answer: Any = self.make_future()
         with self._lock:
             self._check_running()
             token = self._pending.next_turn()

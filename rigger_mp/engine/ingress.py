@@ -102,7 +102,11 @@ class Ingress:
                 return
             self._token_put = True
             self._unwritten += 1
-        self._queue.put(self._token)
+        try:
+            self._queue.put(self._token)
+        except BaseException:  # Ctrl-C: the next message brings another token, in case this one is not in the queue
+            self._token_put = False
+            raise
 
     def put_now(self, message: Any) -> None:
         """Send a message after those put before, at once if nothing is on its way."""

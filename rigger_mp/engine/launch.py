@@ -33,6 +33,7 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
         "fds": passed,
         "path": [_absolute(entry) for entry in sys.path],
         "parent": os.getpid(),
+        "argv": [*getattr(sys, "argv", ())],
     }
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]

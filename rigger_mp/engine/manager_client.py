@@ -64,13 +64,14 @@ class GlobalsReader:
         Not ``exact``: that have one now, ``version`` being the least that now must be.
         """
         manager, copy = self._manager, self._copy
+        # Plain strings: the Manager could not import the class of a user's enumeration.
+        wanted = None if names is None else tuple([str.__str__(name) for name in names if isinstance(name, str)])
         if manager is not None:
-            wanted = None if names is None else tuple(names)
             found: dict[str, Chain] = self._call(manager, "read", wanted, version, exact)
             return found
         if copy is None:
             raise EngineLost(_LOST)
-        return copy.read_many(names, version if exact else copy.version)
+        return copy.read_many(wanted, version if exact else copy.version)
 
     def names(self, version: int, exact: bool = True) -> list[str]:
         """Return the names that had a value at ``version``, or not ``exact``, have one now."""

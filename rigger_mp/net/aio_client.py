@@ -28,6 +28,9 @@ class AsyncRiggerClient:
         tls: encrypts; see :func:`rigger_mp.net.security.client_context`.
         timeout: seconds to connect in, and to wait for a reply that is due at once.
         retry_for: seconds to try again in when the connection is lost; 0: never.
+
+    Raises:
+        ValueError: there is no such port.
     """
 
     def __init__(

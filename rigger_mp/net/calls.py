@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from rigger_mp import errors
-from rigger_mp.errors import EncodingError, Failure, HookError, ProtocolError, RemoteError, RiggerError
+from rigger_mp.errors import DeadlockError, EncodingError, Failure, HookError, ProtocolError, RemoteError, RiggerError
 from rigger_mp.net import protocol
 from rigger_mp.net.strict_json import JsonError, dump_json
 
@@ -24,11 +24,41 @@ class RemoteFuture(concurrent.futures.Future[Any]):
 
     Attributes:
         tid: the name of the event's task at the server, once it has replied; ``""`` before.
+
+    Args:
+        must_not_wait: tells whether the present thread is the one that ends it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, must_not_wait: Callable[[], bool] = bool) -> None:
         super().__init__()
         self.tid = ""
+        self._must_not_wait = must_not_wait
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, waiting for it up to ``timeout`` seconds.
+
+        Raises:
+            RiggerError: what the event, or asking for it, ended in.
+            TimeoutError: it has not ended yet.
+            DeadlockError: it has not ended yet, and this is the client's own thread: a callback of a future.
+        """
+        self._refuse_to_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what :meth:`result` would raise, or ``None``.
+
+        Raises:
+            TimeoutError, DeadlockError: as :meth:`result` does.
+        """
+        self._refuse_to_wait()
+        return super().exception(timeout)
+
+    def _refuse_to_wait(self) -> None:
+        if not self.done() and self._must_not_wait():
+            raise DeadlockError(
+                "this thread is the client's own (callbacks of futures run in it), it must not wait; use submit(...)"
+            )
 
     def cancel(self) -> bool:
         """Return ``False``."""

@@ -36,6 +36,7 @@ from rigger_mp.net import protocol
 from rigger_mp.net.calls import AsyncRemoteFuture, Call, Numbering, delete_keys_line, error_of
 from rigger_mp.net.lines import LineSplitter
 from rigger_mp.net.opening import CHUNK, MAX_REPLY, connection_error, open_connection
+from rigger_mp.net.strict_json import JsonError, check_nesting
 from rigger_mp.net.target import Target, as_rigger_error
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
@@ -77,7 +78,7 @@ class Channel:
         self._flush_due = False
         self._received_keys: list[str] = []
         self._writer: StreamWriter | None = None
-        self._max_line = 0
+        self._max_line = self._max_nesting = 0
         self._closed = False
         self.instance = ""
         self._direct: socket.socket | None = None
@@ -120,13 +121,26 @@ class Channel:
             self._runner = self._loop.create_task(self._run())
 
     def _send(self, call: Call[Any]) -> None:
-        if len(call.line) > self._max_line:
+        if problem := self._exceeded(call.line):
             del self._pending[call.number]
-            call.fail(LimitError(f"the event has {len(call.line)} bytes, the server takes {self._max_line}"))
+            call.fail(LimitError(f"the event {problem}"))
             return
         if call.key:
             call.sent_to = self.instance
         self._write(call.line)
+
+    def takes(self, line: bytes) -> bool:
+        """Whether the server takes a line so long and so deeply nested: it could not tell whose line it refused."""
+        return not self._exceeded(line)
+
+    def _exceeded(self, line: bytes) -> str:
+        if len(line) > self._max_line:
+            return f"has {len(line)} bytes, the server takes {self._max_line}"
+        try:
+            check_nesting(line, self._max_nesting)
+        except JsonError as error:
+            return f"is {error}, which is all that the server takes"
+        return ""
 
     def _write(self, line: bytes) -> None:
         self._out.append(line)
@@ -153,7 +167,7 @@ class Channel:
                     splitter, reader = await self._connect()
                     pause = FIRST_PAUSE
                     await self._take_replies(splitter, reader)
-                except (OSError, RiggerError, TimeoutError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
                     if self._reason is None:
                         self._reason = as_rigger_error(error, self._target)
                         self._reason.__cause__ = error if error is not self._reason else None
@@ -170,7 +184,7 @@ class Channel:
     async def _connect(self) -> tuple[LineSplitter, StreamReader]:
         opened = await open_connection(self._target, blocking_resolver=self._blocking_resolver)
         self._writer = opened.writer
-        self._max_line, self.instance = opened.max_line, opened.instance
+        self._max_line, self._max_nesting, self.instance = opened.max_line, opened.max_nesting, opened.instance
         self._heard_at = self._loop.time()
         for call in list(self._pending.values()):
             if call.sent_to in ("", self.instance):

@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from rigger_mp.errors import (
-    DeadlockError,
     NotRunningError,
     RiggerError,
     TaskNotFoundError,
@@ -61,6 +60,9 @@ class RiggerClient:
         retry_for: seconds to try again in when the connection is lost; events carry keys, so that each runs
             once. 0: never try again. Default: 5, or 0 without ``raise_errors``.
         raise_errors: false: riggerlib's way: methods return ``None`` where they would raise.
+
+    Raises:
+        ValueError: there is no such port.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class RiggerClient:
             future = self._submit(hook, kwargs, grab_result, wait_for_task, waits=True)
             if self._in_own_thread() and not (grab_result or wait_for_task):
                 return None  # a log message of the client's own thread, or a callback: it is on its way
-            return self._wait(future)
+            return future.result()
         return None
 
     def submit(
@@ -194,7 +196,7 @@ class RiggerClient:
         if not self._is_enabled:
             return False
         try:
-            return bool(self._wait(self._send_line(protocol.PING, {})))
+            return bool(self._send_line(protocol.PING, {}).result())
         except RiggerError:
             return False
 
@@ -228,7 +230,9 @@ class RiggerClient:
         self, hook: str, data: dict[str, Any], grab: Grab, wait: bool, *, waits: bool = False
     ) -> RemoteFuture:
         thread = self._running_thread()
-        call: Call[RemoteFuture] = Call(RemoteFuture(), quiet=not self.raise_errors)
+        call: Call[RemoteFuture] = Call(
+            RemoteFuture(lambda: thread.is_current), quiet=not self.raise_errors
+        )
         thread.numbering.number(call, keyed=True)
         call.encode_event(hook, data, grab, wait)
         (thread.call if waits else thread.start_call)(call)
@@ -236,24 +240,19 @@ class RiggerClient:
 
     def _ask(self, event: str, **fields: Any) -> Any:
         with self._quietly():
-            return self._wait(self._send_line(event, fields))
+            return self._send_line(event, fields).result()
         return None
 
     def _send_line(self, event: str, fields: dict[str, Any]) -> RemoteFuture:
         thread = self._running_thread()
-        call: Call[RemoteFuture] = Call(RemoteFuture(), quiet=not self.raise_errors)
+        call: Call[RemoteFuture] = Call(
+            RemoteFuture(lambda: thread.is_current), quiet=not self.raise_errors
+        )
         thread.numbering.number(call, keyed=False)
         call.encode(event, **fields)
         call.is_repeatable = event != protocol.PING
         thread.start_call(call)
         return call.future
-
-    def _wait(self, future: RemoteFuture) -> Any:
-        if self._in_own_thread() and not future.done():
-            raise DeadlockError(
-                "this thread is the client's own (callbacks of futures run in it), it must not wait; use submit(...)"
-            )
-        return future.result()
 
     def _in_own_thread(self) -> bool:
         return self._thread is not None and self._thread.is_current

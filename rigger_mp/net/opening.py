@@ -17,6 +17,8 @@ from rigger_mp.net.target import Target, keep_alive
 
 CHUNK = 262_144
 """Bytes read at once."""
+MAX_NESTING = 64
+"""How deep a line may be nested for a server that does not say."""
 MAX_REPLY = 1 << 30
 """Bytes of a reply."""
 
@@ -27,6 +29,7 @@ class Opened(NamedTuple):
     Attributes:
         splitter: holds what was read beyond that.
         max_line: bytes of a line that the server takes.
+        max_nesting: how deep objects and arrays of a line may contain each other.
         instance: the server, ``""``: it does not say.
     """
 
@@ -34,6 +37,7 @@ class Opened(NamedTuple):
     writer: StreamWriter
     splitter: LineSplitter
     max_line: int
+    max_nesting: int
     instance: str
 
 
@@ -93,7 +97,9 @@ async def _introduce(target: Target, reader: StreamReader, writer: StreamWriter)
         raise ProtocolError(f"the server speaks another protocol: {dict(hello)!r:.200}")
     if hello.get("authenticate"):
         raise AuthenticationError("the server asks for a token, and this client was given none")
-    return Opened(reader, writer, splitter, int(hello["limits"]["max_line"]), str(hello.get("instance", "")))
+    limits = hello["limits"]
+    longest, deepest = int(limits["max_line"]), int(limits.get("max_nesting", MAX_NESTING))
+    return Opened(reader, writer, splitter, longest, deepest, str(hello.get("instance", "")))
 
 
 async def _next_reply(reader: StreamReader, splitter: LineSplitter) -> Mapping[str, Any]:

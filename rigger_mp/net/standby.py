@@ -101,7 +101,8 @@ class Standby:
 
         What does not go that way is handed over to the client's thread, and true returned.
         """
-        if not self._is_standing_by or len(call.line) > MAX_LINE or not self._turn.acquire(blocking=False):
+        may_go = self._is_standing_by and len(call.line) <= MAX_LINE and self._channel.takes(call.line)
+        if not (may_go and self._turn.acquire(blocking=False)):
             self._is_wanted = True
             return False
         try:

@@ -10,6 +10,8 @@ from rigger_mp.errors import AuthenticationError, ConnectionLostError, RiggerErr
 
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
+LAST_PORT = 65_535
+
 
 @dataclass(frozen=True)
 class Target:
@@ -23,6 +25,9 @@ class Target:
         timeout: seconds to connect in, and seconds without any reply, where one is due, until the
             connection is taken for lost.
         retry_for: seconds to try again in, after the connection was lost or could not be made.
+
+    Raises:
+        ValueError: there is no such port.
     """
 
     address: str
@@ -31,6 +36,10 @@ class Target:
     tls: ssl.SSLContext | None
     timeout: float
     retry_for: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port <= LAST_PORT:
+            raise ValueError(f"port is {self.port}, expected 1 to {LAST_PORT}")
 
 
 def as_rigger_error(error: BaseException, target: Target) -> RiggerError:
