@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rigger_mp.candidate import Candidate
 from rigger_mp.engine.build import build_boot
 from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.launch import require_descriptors
 from rigger_mp.errors import SpoolError
 from rigger_mp.reloader import Reloader, Running
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from rigger_mp.engine.segments import Arguments
     from rigger_mp.net.event_store import EventStore
     from rigger_mp.net.server import Server
+
+
+OWN_DESCRIPTORS, DESCRIPTORS_A_WORKER = 20, 2
+"""Files that the user's process or the dispatcher opens for an engine, and more for each worker; rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class Deployment:
         listener: whom the engine tells.
         adopt: called on the results thread with what is served from then on, after a reload.
 
+    Raises:
+        StartError: it could not be started.
+
     Attributes:
         engine: the engine.
         reloader: carries out reloads.
@@ -71,6 +79,7 @@ class Deployment:
         self, running: Running, squash: bool, listener: Listener, adopt: Callable[[Running], None]
     ) -> None:
         candidate = running.candidate
+        require_descriptors(OWN_DESCRIPTORS + DESCRIPTORS_A_WORKER * candidate.settings.workers)
         boot = build_boot(candidate.settings, running.found.instances, running.config, squash, candidate.base)
         self._spool = boot.spool
         self._store = _open_store(candidate)

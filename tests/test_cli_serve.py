@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from rigger_mp.cli.main import make_parser
+
 PLUGIN = """
 import time
 from rigger_mp import RiggerBasePlugin
@@ -109,6 +111,24 @@ def test_fire_many_events(served: Served, tmp_path: Path) -> None:
     assert "standard input:501: no JSON" in done.stderr
     assert "501" in done.stderr.splitlines()[-1]
     assert (tmp_path / "log").read_text().split() == [str(number) for number in range(500)]
+
+
+def test_fire_many_events_and_print_what_they_return(served: Served) -> None:
+    rows = [{"hook_name": "add", "data": {"a": number, "b": 1}} for number in range(300)]
+    rows.insert(7, {"hook_name": "fail", "data": {}})
+    done = served.call("fire", "--events", "-", "--json", stdin=lines(*rows) + "{wrong\n")
+    assert done.returncode == 1
+    outputs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert outputs.pop(7) is None
+    assert outputs.pop() is None
+    assert [output["sum"] for output in outputs] == list(range(1, 301))
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "soon"])
+def test_a_timeout_that_is_none_is_refused(timeout: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        make_parser().parse_args(["status", f"--timeout={timeout}"])
+    assert "expected a number of seconds above 0" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["fire"], ["fire", "add", "a"], ["fire", "x", "--events", "-"]])

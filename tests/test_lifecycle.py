@@ -313,13 +313,13 @@ def test_a_fork_of_the_users_process_reads_globals_by_connections_of_its_own(tmp
     script = tmp_path / "script.py"
     body = """
 import os, sys
-from rigger_mp.errors import EngineLost
+from rigger_mp.errors import NotRunningError
 with rigger:
     if not (child := os.fork()):
         try:
             rigger.global_data["a"]
-        except EngineLost as error:
-            assert "forked before" in str(error)
+        except NotRunningError as error:
+            assert "before the fork" in str(error)
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     rigger.global_data = {"a": "A", "b": "B"}
@@ -376,6 +376,24 @@ with Rigger({"workers": 1}) as rigger:
     except EncodingError as error:
         print("a Rigger stays in its own process" in str(error))
 """)
-    command = [sys.executable, "-W", "error", str(script), "--own", "option"]
+    command = [sys.executable, "-W", "error", str(script), "--own", *(["x" * 100_000] * 10)]  # more than fits twice
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert (done.stdout, done.stderr) == ("lost\nTrue 3\nTrue\n", "")
+    assert (done.stdout, done.stderr) == ("lost\nTrue 12\nTrue\n", "")
+
+
+def test_a_limit_of_descriptors_that_is_too_low_is_said_before_anything_is_started(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, resource
+from rigger_mp import Rigger
+from rigger_mp.errors import StartError
+opened = os.listdir("/proc/self/fd")
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(opened) + 10, most))
+try:
+    Rigger({"workers": 1}).start()
+except StartError as error:
+    print("ulimit -n" in str(error))
+print(os.listdir("/proc/self/fd") == opened)
+""")
+    assert run([str(script)]) == "True\nTrue\n"

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from rigger_mp.cli.progress import Progress
 from rigger_mp.cli.remote import add_server_options, connect
 from rigger_mp.cli.session import describe_error
 from rigger_mp.errors import ConfigError, RiggerError
+from rigger_mp.net.calls import RemoteFuture
 from rigger_mp.net.client import RiggerClient
 
 EXIT_FAILED = 1
@@ -25,6 +27,7 @@ Fire one hook with the given arguments, or, with --events, one event per JSON li
 """
 _EPILOG = """\
 A value that is JSON is taken as such (number, true, null, "text", [..], {..}), anything else as text.
+With --events, --json prints one line for each event, in their order: its output, or null where it failed.
 
 exit status: 0 all fired (and, with --wait, ended well), 1 not so, 2 wrong usage
 
@@ -32,6 +35,7 @@ examples:
   rigger-mp fire start_session name=nightly
   rigger-mp fire add a=1 b=2 --wait --json
   rigger-mp fire --events events.jsonl --wait
+  rigger-mp fire --events - --json < events.jsonl > outputs.jsonl
 """
 
 
@@ -48,7 +52,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("arguments", metavar="KEY=VALUE", nargs="*", help="its arguments")
     parser.add_argument("--events", metavar="FILE", help="JSON lines, one event each; - is standard input")
     parser.add_argument("--wait", action="store_true", help="wait until the events have ended")
-    parser.add_argument("--json", action="store_true", help="print the event's output as JSON; implies --wait")
+    parser.add_argument("--json", action="store_true", help="print the events' outputs as JSON; implies --wait")
     add_server_options(parser)
     parser.set_defaults(run=fire)
 
@@ -60,7 +64,7 @@ def fire(options: argparse.Namespace) -> int:
     with connect(options) as client:
         if options.events:
             inputs, _ = open_inputs(Source(events=options.events))
-            return _Stream(client, wait=options.wait or options.json).run(inputs)
+            return _Stream(client, wait=options.wait, grab=options.json).run(inputs)
         return _fire_one(client, options)
 
 
@@ -93,11 +97,13 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 class _Stream:
-    """Fires many events over one connection and counts how they end."""
+    """Fires many events over one connection, counts how they end, and prints what they return if that is wanted."""
 
-    def __init__(self, client: RiggerClient, *, wait: bool) -> None:
+    def __init__(self, client: RiggerClient, *, wait: bool, grab: bool) -> None:
         self._client = client
         self._wait = wait
+        self._grab = grab
+        self._unprinted: deque[RemoteFuture | None] = deque()
         self._progress = Progress(None)
         self._changed = threading.Condition()
         self._fired = self._done = self._failures = 0
@@ -109,9 +115,7 @@ class _Stream:
             self._fired += 1
             if item.problem:
                 self._note(item, item.problem)
-            else:
-                future = self._client.submit(item.hook, wait_for_task=self._wait, **item.arguments)
-                future.add_done_callback(partial(self._ended, item))
+            self._unprinted.append(None if item.problem else self._fire(item))
             self._show()
         with self._changed:
             while self._done < self._fired:
@@ -119,6 +123,11 @@ class _Stream:
                 self._show()
         self._progress.finish(self._done, self._failures)
         return EXIT_FAILED if self._failures else 0
+
+    def _fire(self, item: Input) -> RemoteFuture:
+        future = self._client.submit(item.hook, self._grab, self._wait, **item.arguments)
+        future.add_done_callback(partial(self._ended, item))
+        return future
 
     def _ended(self, item: Input, future: Any) -> None:
         self._note(item, future.exception())
@@ -134,4 +143,10 @@ class _Stream:
     def _show(self) -> None:
         while self._errors:
             self._progress.message(self._errors.pop(0))
+        while self._unprinted and (self._unprinted[0] is None or self._unprinted[0].done()):
+            self._print_output(self._unprinted.popleft())
         self._progress.show(self._done, self._failures)
+
+    def _print_output(self, future: RemoteFuture | None) -> None:
+        if self._grab:
+            print(json.dumps(None if future is None or future.exception() else future.result()))

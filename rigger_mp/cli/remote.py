@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 
 from rigger_mp.errors import ConfigError
@@ -20,7 +21,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--token-file", metavar="FILE", help=f"file with the server's token (or set {TOKEN_VARIABLE})")
     parser.add_argument("--tls-ca", metavar="FILE", help="encrypt; this certificate must have signed the server's")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="for a reply (10)")
+    parser.add_argument("--timeout", type=parse_seconds, default=10.0, metavar="SECONDS", help="for a reply (10)")
 
 
 def connect(options: argparse.Namespace) -> RiggerClient:
@@ -33,6 +34,21 @@ def connect(options: argparse.Namespace) -> RiggerClient:
     token = read_token_file(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
     tls = client_context(options.tls_ca) if options.tls_ca else None
     return RiggerClient(host, port, token=token, tls=tls, timeout=options.timeout)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time above zero.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
+    return seconds
 
 
 def parse_server(text: str) -> tuple[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 from rigger_mp.engine.process import die_with_parent, ignore_signals, set_name
@@ -20,7 +19,6 @@ def main(boot: dict[str, Any]) -> None:
         return  # the user's process is gone already
     ignore_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, workers end unseen
-    sys.argv[:] = boot["argv"]  # what plugins see is the program's
     set_name(f"rigger-{boot['role']}")
     if boot["role"] == "dispatcher":
         from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - only what the role needs

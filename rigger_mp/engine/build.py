@@ -12,6 +12,7 @@ from rigger_mp.config import Settings
 from rigger_mp.engine.callables import describe_callable
 from rigger_mp.engine.generation import Boot, InstancePlan
 from rigger_mp.engine.host import HostSettings
+from rigger_mp.engine.launch import program_arguments
 from rigger_mp.engine.output import log_levels
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.engine.supervisor import Limits
@@ -89,6 +90,7 @@ def _host_settings(settings: Settings, config: bytes) -> HostSettings:
         _by_hook(settings, "time_limit"),
         settings.max_memory_per_child,
         log_levels(),
+        program_arguments(),
     )
 
 

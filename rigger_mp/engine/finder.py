@@ -12,13 +12,14 @@ import dataclasses
 import pickle
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rigger_mp.discovery import Found, find_instances
 from rigger_mp.encoding import dump_value
-from rigger_mp.engine.launch import launch
+from rigger_mp.engine.launch import launch, program_arguments
 from rigger_mp.engine.process import kill_tree
 from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.fresh_source import import_fresh_sources
@@ -46,7 +47,7 @@ class Finder:
         used = {entry["plugin"] for entry in (config.get("plugins") or {}).values() if entry.get("enabled", True)}
         classes = {name: dump_value(cls) for name, cls in registered.items() if name in used}
         try:
-            answer = self._ask(dump_value((dict(config), classes, base)))
+            answer = self._ask(dump_value((dict(config), classes, base, program_arguments())))
         finally:
             self._release()
         if self._killed:
@@ -88,7 +89,7 @@ def finder_main(fd: int) -> None:
     """Run the finder in this process."""
     asker = socket.socket(fileno=fd)
     import_fresh_sources()
-    config, classes, base = pickle.loads(_read_all(asker))
+    config, classes, base, sys.argv[:] = pickle.loads(_read_all(asker))
     found = find_instances(config, classes, base)
     instances = (dataclasses.replace(spec, data={}) for spec in found.instances)
     asker.sendall(pickle.dumps(dataclasses.replace(found, instances=tuple(instances))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class HostSettings:
         hook_limits: ``time_limit`` in seconds by hook.
         max_memory: bytes the process may use before it is replaced.
         log_levels: the levels of the loggers in the user's process, by name.
+        argv: ``sys.argv`` there, for plugins that look at it.
     """
 
     config: bytes
@@ -53,6 +55,7 @@ class HostSettings:
     hook_limits: dict[str, float]
     max_memory: int | None = None
     log_levels: Mapping[str, int] = field(default_factory=dict)
+    argv: tuple[str, ...] = ()
 
 
 class Link:
@@ -170,6 +173,7 @@ class PluginHost:
         settings: HostSettings = pickle.loads(message.settings)
         self._settings = settings
         set_log_levels(settings.log_levels)
+        sys.argv[:] = settings.argv
         self._problems.update(message.left_out)
         self._config = ("M", (settings.config,))
         self._replica = Replica(settings.list_merge)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from rigger_mp.engine.process import IGNORED
+from rigger_mp.errors import StartError
 
 LAST_STANDARD_FD = 2
 _BOOT = (
@@ -33,7 +34,6 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
         "fds": passed,
         "path": [_absolute(entry) for entry in sys.path],
         "parent": os.getpid(),
-        "argv": [*getattr(sys, "argv", ())],
     }
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     command = [_executable(), *flags, "-c", _BOOT, marshal.dumps(boot).hex(), name]
@@ -46,6 +46,31 @@ def launch(role: str, fds: dict[str, int], name: str) -> subprocess.Popen[bytes]
         for key, fd in passed.items():
             if fd != fds[key]:
                 os.close(fd)
+
+
+def require_descriptors(count: int) -> None:
+    """Make sure that so many descriptors can be opened: better than to fail half-way.
+
+    Raises:
+        StartError: they cannot.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise StartError(
+            f"the engine needs {count} free file descriptors, and only {len(opened)} can be opened ({error.strerror}): "
+            "raise the limit (ulimit -n), have fewer workers, or close what is open"
+        ) from error
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def program_arguments() -> tuple[str, ...]:
+    """Return ``sys.argv``, which an embedded interpreter may lack; too much, perhaps, for another command line."""
+    return tuple(map(str, getattr(sys, "argv", ())))
 
 
 def _absolute(entry: str) -> str:

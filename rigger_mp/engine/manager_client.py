@@ -16,7 +16,7 @@ from typing import Any
 from rigger_mp.engine.frames import frame
 from rigger_mp.engine.launch import launch
 from rigger_mp.engine.manager import READ_TIME, new_address
-from rigger_mp.errors import EngineLost
+from rigger_mp.errors import EngineLost, NotRunningError
 from rigger_mp.namespace import Chain, VersionedNamespace
 
 CALL_TIME = READ_TIME + 5.0
@@ -148,6 +148,7 @@ class ManagerProcess:
 
         Raises:
             EngineLost: the Manager is gone.
+            NotRunningError: this process was forked by the engine's, too early to know how to ask.
         """
         try:
             connection = self._take_connection()
@@ -175,7 +176,10 @@ class ManagerProcess:
 
     def _connect_first(self) -> None:
         if self._pid != self._owner_pid:
-            raise EOFError("this process was forked before the one that started the engine had read any globals")
+            raise NotRunningError(
+                "this engine belongs to the process that forked this one, which had not read any globals before: "
+                "read rigger.global_data once before the fork"
+            )
         with _Connection(os.dup(self._control.fileno())) as control:
             control.await_something()
         if self._control.recv(1) != b"R":
