@@ -71,7 +71,41 @@ class AsyncRemoteFuture(asyncio.Future[Any]):
     tid = ""
 
 
-F = TypeVar("F", RemoteFuture, AsyncRemoteFuture)
+class OwnReply:
+    """What a caller that reads the reply itself gets; a future takes its place where another thread is to set it.
+
+    Attributes:
+        tid: as of :class:`RemoteFuture`.
+    """
+
+    __slots__ = ("_done", "_error", "_result", "tid")
+
+    def __init__(self) -> None:
+        self.tid = ""
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Whether it is there."""
+        return self._done
+
+    def set_result(self, result: Any) -> None:
+        """Take what :meth:`result` returns."""
+        self._done, self._result = True, result
+
+    def set_exception(self, error: BaseException) -> None:
+        """Take what :meth:`result` raises."""
+        self._done, self._error = True, error
+
+    def result(self) -> Any:
+        """Return the result; it has been set."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+F = TypeVar("F", RemoteFuture, AsyncRemoteFuture, OwnReply | RemoteFuture)
 
 
 class Numbering:

@@ -27,7 +27,7 @@ from rigger_mp.errors import (
     TaskNotFoundError,
 )
 from rigger_mp.net import protocol
-from rigger_mp.net.calls import Call, Grab, RemoteFuture
+from rigger_mp.net.calls import Call, Grab, OwnReply, RemoteFuture
 from rigger_mp.net.client_thread import ClientThread
 from rigger_mp.net.target import Target
 
@@ -122,11 +122,11 @@ class RiggerClient:
             NotRunningError: the server is stopping.
             DeadlockError: it would wait in a callback of a future, which runs in the client's thread.
         """
-        with self._quietly():
-            future = self._submit(hook, kwargs, grab_result, wait_for_task, waits=True)
-            if self._in_own_thread() and not (grab_result or wait_for_task):
-                return None  # a log message of the client's own thread, or a callback: it is on its way
-            return future.result()
+        try:
+            return self._fire_and_wait(hook, kwargs, grab_result, wait_for_task)
+        except Exception:
+            if self.raise_errors:
+                raise
         return None
 
     def submit(
@@ -226,16 +226,22 @@ class RiggerClient:
             if self.raise_errors:
                 raise
 
-    def _submit(
-        self, hook: str, data: dict[str, Any], grab: Grab, wait: bool, *, waits: bool = False
-    ) -> RemoteFuture:
+    def _fire_and_wait(self, hook: str, data: dict[str, Any], grab: Grab, wait: bool) -> Any:
         thread = self._running_thread()
-        call: Call[RemoteFuture] = Call(
-            RemoteFuture(lambda: thread.is_current), quiet=not self.raise_errors
-        )
+        call: Call[OwnReply | RemoteFuture] = Call(OwnReply(), quiet=not self.raise_errors)
         thread.numbering.number(call, keyed=True)
         call.encode_event(hook, data, grab, wait)
-        (thread.call if waits else thread.start_call)(call)
+        thread.call(call)
+        if not call.waits and thread.is_current:
+            return None  # a log message of the client's own thread, or a callback: it is on its way
+        return call.future.result()
+
+    def _submit(self, hook: str, data: dict[str, Any], grab: Grab, wait: bool) -> RemoteFuture:
+        thread = self._running_thread()
+        call = Call(thread.make_future(), quiet=not self.raise_errors)
+        thread.numbering.number(call, keyed=True)
+        call.encode_event(hook, data, grab, wait)
+        thread.start_call(call)
         return call.future
 
     def _ask(self, event: str, **fields: Any) -> Any:
@@ -245,17 +251,12 @@ class RiggerClient:
 
     def _send_line(self, event: str, fields: dict[str, Any]) -> RemoteFuture:
         thread = self._running_thread()
-        call: Call[RemoteFuture] = Call(
-            RemoteFuture(lambda: thread.is_current), quiet=not self.raise_errors
-        )
+        call = Call(thread.make_future(), quiet=not self.raise_errors)
         thread.numbering.number(call, keyed=False)
         call.encode(event, **fields)
         call.is_repeatable = event != protocol.PING
         thread.start_call(call)
         return call.future
-
-    def _in_own_thread(self) -> bool:
-        return self._thread is not None and self._thread.is_current
 
     def _running_thread(self) -> ClientThread:
         if self._closed or not self._is_enabled:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Any
 
-from rigger_mp.net.calls import Call, Numbering
+from rigger_mp.net.calls import Call, Numbering, OwnReply, RemoteFuture
 from rigger_mp.net.channel import Channel
 from rigger_mp.net.standby import Standby
 from rigger_mp.net.target import Target
@@ -68,7 +68,7 @@ class ClientThread:
         self._channel = Channel(
             self._target, self.numbering, blocking_resolver=True, changed=self._tell_answered
         )
-        self._standby = Standby(self._channel, self._in_loop)
+        self._standby = Standby(self._channel, self._in_loop, self.make_future)
         self._take_inbox()
 
     @property
@@ -81,10 +81,15 @@ class ClientThread:
         channel, standby = self._channel, self._standby
         return len(self._inbox) + (channel.pending if channel else 0) + (standby.in_use if standby else 0)
 
-    def call(self, call: Call[Any]) -> None:
-        """Send a call that this thread is going to wait for."""
+    def make_future(self) -> RemoteFuture:
+        """Return the future of a call that the thread is to send."""
+        return RemoteFuture(lambda: self.is_current)
+
+    def call(self, call: Call[OwnReply | RemoteFuture]) -> None:
+        """Send a call that this thread is going to wait for; its reply may have come then, or it gets a future."""
         standby = self._standby
         if standby is None or self.is_current or not standby.call(call, self._target.timeout):
+            call.future = self.make_future()
             self.start_call(call)
         elif self._waiters:
             self._tell_waiters()

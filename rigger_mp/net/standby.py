@@ -23,7 +23,7 @@ from typing import Any
 
 from rigger_mp.eager_wait import EagerWait
 from rigger_mp.errors import ConnectionLostError
-from rigger_mp.net.calls import Call
+from rigger_mp.net.calls import Call, OwnReply, RemoteFuture
 from rigger_mp.net.channel import Channel
 
 LOOK_TIME = 0.0005
@@ -35,6 +35,8 @@ MAX_LINE = 32_768
 
 MAX_REPLY = 16_384
 """Bytes of a reply that a caller takes itself."""
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
+"""Reads JSON, in half the time of ``json.loads`` for a short text."""
 
 
 class Standby:
@@ -43,11 +45,18 @@ class Standby:
     Args:
         channel: the connection; its loop is the client's thread's.
         in_loop: has a function called in that loop.
+        make_future: makes the future of a call that the client's thread takes over.
     """
 
-    def __init__(self, channel: Channel, in_loop: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        in_loop: Callable[[Callable[[], None]], None],
+        make_future: Callable[[], RemoteFuture],
+    ) -> None:
         self._channel = channel
         self._in_loop = in_loop
+        self._make_future = make_future
         self._turn = threading.Lock()
         self._eager = EagerWait(LOOK_TIME)
         self._is_standing_by = False
@@ -96,7 +105,7 @@ class Standby:
 
     # -- callers -----------------------------------------------------------------------------------------
 
-    def call(self, call: Call[Any], timeout: float) -> bool:
+    def call(self, call: Call[OwnReply | RemoteFuture], timeout: float) -> bool:
         """Send a call and take its reply, if the client's thread stands by; otherwise return false.
 
         What does not go that way is handed over to the client's thread, and true returned.
@@ -114,7 +123,7 @@ class Standby:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to read
                     self._in_loop(self.end)
 
-    def _send_and_wait(self, call: Call[Any], timeout: float) -> bool:
+    def _send_and_wait(self, call: Call[OwnReply | RemoteFuture], timeout: float) -> bool:
         sent = 0 if self._has_come(0.0) else self._send(call)
         if not sent:
             self._reading_wanted = True
@@ -149,17 +158,20 @@ class Standby:
             data = self.socket.recv(MAX_REPLY, socket.MSG_PEEK)
             if data.find(b"\n") != len(data) - 1 or not data.startswith(b'{"id":%d,' % call.number):
                 return False
-            reply = json.loads(data)
-        except (OSError, ValueError):
+            reply, _ = _scan(data.decode(), 0)
+        except (OSError, ValueError, StopIteration):
             return False
         if reply.get("message") != "OK" and "tid" not in reply:
             return False
-        self.socket.recv(len(data))
         self._channel.take_direct(call, reply)
+        self.socket.recv(len(data))
         return True
 
-    def _hand_over(self, call: Call[Any], sent: int) -> None:
+    def _hand_over(self, call: Call[OwnReply | RemoteFuture], sent: int) -> None:
         self._reading_wanted = True
+        if call.future.done():  # an interrupt came between the reply and here
+            return
+        call.future = self._make_future()
         connection = self._channel.connection
         whole = sent == len(call.line)
         try:
