@@ -266,6 +266,16 @@ class Fake:
             lines.read()
 
 
+@pytest.mark.parametrize("value", [10**2000, {1: "a", "1": "b"}])
+def test_what_only_the_server_refuses_is_told_at_once(client: RiggerClient, value: Any) -> None:
+    for _ in range(3):  # by the client's thread, and by the caller itself
+        assert client.fire_hook("sum", grab_result=True, a=1, b=2)["sum"] == 3
+        with pytest.raises(ProtocolError, match="the line is refused"):
+            client.fire_hook("sum", grab_result=True, a=value, b=2)
+        with pytest.raises(ProtocolError, match="the line is refused"):
+            client.submit("sum", a=value, b=2).result(30)
+
+
 def test_a_server_that_stops_answering_is_a_timeout() -> None:
     with Fake() as fake:
         client = RiggerClient("127.0.0.1", fake.port, timeout=0.3, retry_for=0)

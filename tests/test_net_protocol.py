@@ -67,6 +67,13 @@ def test_hostile_lines_are_refused_with_a_reason_and_quickly(name: str) -> None:
     assert len(str(reply)) < 1000
 
 
+@pytest.mark.parametrize("value", [b"NaN", b"1e999", b"1" * 5000, b'{"b": 1, "b": 1}', b'"\\ud800"'])
+def test_a_refused_line_that_can_be_read_keeps_its_id(value: bytes) -> None:
+    with pytest.raises(RefusedLine) as refused:
+        parse_line(b'{"hook_name": "sum", "data": {"a": ' + value + b'}, "id": 7}', 64)
+    assert refused.value.reply_id == b"7"
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_understood_or_refused(line: bytes) -> None:
     try:

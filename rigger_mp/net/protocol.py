@@ -2,7 +2,7 @@
 
 **Lines.** Both sides send JSON objects (RFC 8259), one a line, UTF-8, ended by LF or CR LF; blank lines are
 ignored. A last line may lack its end. The server answers each line with one line, which holds the line's
-``id`` if it had one. Replies may come in another order than the lines: use ``id`` to tell them apart.
+``id`` if it had one that can be read. Replies may come in another order than the lines: use ``id`` to tell them apart.
 
 **Events.** ::
 
@@ -101,7 +101,7 @@ from typing import Any
 
 from rigger_mp import errors
 from rigger_mp.errors import HookError, ProtocolError
-from rigger_mp.net.strict_json import JsonError, dump_any, parse_json
+from rigger_mp.net.strict_json import JsonError, dump_any, parse_json, read_field
 
 PROTOCOL = 1
 RUNNING, ENDED = 1, 2
@@ -171,11 +171,11 @@ def parse_line(line: bytes, max_nesting: int) -> Request:
     try:
         fields = parse_json(line, max_nesting)
     except JsonError as error:
-        raise RefusedLine(b"", ProtocolError(f"the line is refused: {error}")) from None
+        reply_id = read_field(line, "id", max_nesting, _NO_ID)
+        raise RefusedLine(_encoded(reply_id), ProtocolError(f"the line is refused: {error}")) from None
     if type(fields) is not dict:
         raise RefusedLine(b"", ProtocolError("the line is not a JSON object, such as " + _EXAMPLE))
-    reply_id = fields.get("id", _NO_ID)
-    encoded_id = b"" if reply_id is _NO_ID else _encode_id(reply_id)
+    encoded_id = _encoded(fields.get("id", _NO_ID))
     try:
         return _request(fields, encoded_id)
     except ProtocolError as error:
@@ -185,7 +185,9 @@ def parse_line(line: bytes, max_nesting: int) -> Request:
 _EXAMPLE = '{"hook_name": "start_session", "data": {"arg1": "value1"}}'
 
 
-def _encode_id(reply_id: Any) -> bytes:
+def _encoded(reply_id: Any) -> bytes:
+    if reply_id is _NO_ID:
+        return b""
     return b"%d" % reply_id if type(reply_id) is int else dump_any(reply_id)
 
 

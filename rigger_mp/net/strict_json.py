@@ -53,6 +53,16 @@ def parse_json(data: bytes, max_nesting: int) -> Any:
     return value
 
 
+def read_field(data: bytes, name: str, max_nesting: int, default: Any) -> Any:
+    """Return a field of an object that :func:`parse_json` may have refused, if it can be read all the same."""
+    try:
+        check_nesting(data, max_nesting)
+        value = _decode_leniently(data.decode())
+    except ValueError:
+        return default
+    return value.get(name, default) if type(value) is dict else default
+
+
 def check_nesting(data: bytes, max_nesting: int) -> None:
     """Check how deep brackets outside strings are nested.
 
@@ -126,6 +136,9 @@ _scan = json.JSONDecoder(parse_float=_float, parse_constant=_constant).scan_once
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant
 ).decode
+
+
+_decode_leniently = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) <= MAX_DIGITS else None).decode
 
 
 def _refuse_lone_surrogates(value: Any) -> None:
