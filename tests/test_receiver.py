@@ -131,7 +131,7 @@ def test_ctrl_c_while_an_event_is_put_into_the_queue_leaves_the_way_open(monkeyp
                 patch.undo()
                 raise KeyboardInterrupt
 
-            patch.setattr(ingress._queue, "put", interrupt)
+            patch.setattr(ingress._queue, "put_token", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 rigger.submit("add", a=1, b=1)
         assert rigger.submit("add", a=2, b=2).result(DEADLINE)["sum"] == 4

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import LogRecord
-from typing import Any
+from typing import Any, TypeVar
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
@@ -42,6 +42,7 @@ from rigger_mp.engine.snapshots import Snapshots
 from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFull, StartError
 from rigger_mp.future import HookFuture
 
+T = TypeVar("T")
 EXIT_TIME = 2.0
 """Seconds that the dispatcher and the Manager get to end by themselves."""
 
@@ -90,9 +91,8 @@ class Engine:
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
         self._room_callbacks: list[Callable[[], None]] = []
-        self._room_wanted = 0
+        self._gates: list[threading.Lock] = []
         self._accepting = False
         self._snapshots = Snapshots()
         self._answers: dict[int, HookFuture] = {}
@@ -235,11 +235,11 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
         """
         call = Call()
-        with self._lock:
-            self._make_room()
-            event = self._pending.add(lambda token: m.Event(token, hook, *arguments), call)
-            self._dispatcher.send(event, now=True)
-        return self._receiver.wait_for(call, event.token)
+        # What follows at once can be gathered; what comes to an idle engine, or is waited for, had better start.
+        token = self._with_room(
+            lambda: self._add_and_send(lambda token: m.Event(token, hook, *arguments), call, now=True)
+        )
+        return self._receiver.wait_for(call, token)
 
     def try_submit(
         self,
@@ -297,21 +297,23 @@ class Engine:
         self._send(lambda token: m.Reload(token, boot, tolerated, strict), reloading)
 
     def _send(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
-        with self._lock:
-            self._make_room()
-            self._put(make, waiter)
+        self._with_room(lambda: self._put(make, waiter))
 
     def _put(self, make: Callable[[int], Any], waiter: Waiter | None) -> None:
         alone = not len(self._pending)
-        message = self._pending.add(make, waiter)
-        try:
-            # What follows at once can be gathered; what comes to an idle engine had better start.
-            self._dispatcher.send(message, now=alone)
-        except BaseException:  # Ctrl-C: nobody has its future, and nobody shall wait for its end
-            self._pending.pop(message.token)
-            raise
+        self._add_and_send(make, waiter, now=alone)
         if not (alone and reads(waiter)):
             self._receiver.resume()
+
+    def _add_and_send(self, make: Callable[[int], Any], waiter: Waiter | None, *, now: bool) -> int:
+        message = self._pending.add(make, waiter)
+        token: int = message.token
+        try:
+            self._dispatcher.send(message, now=now)
+        except BaseException:  # Ctrl-C: nobody has its future, and nobody shall wait for its end
+            self._pending.pop(token)
+            raise
+        return token
 
     def _check_running(self) -> None:
         if not self._accepting:
@@ -322,22 +324,27 @@ class Engine:
                 "or use RiggerClient"
             )
 
-    def _make_room(self) -> None:
-        self._check_running()
-        if not self._pending.full:
-            return
+    def _with_room(self, act: Callable[[], T]) -> T:
+        """Do something, locked, that takes a place among what is pending, once there is one; return its result."""
+        while True:
+            with self._lock:
+                self._check_running()
+                if not self._pending.full:
+                    return act()
+            self._await_room()
+
+    def _await_room(self) -> None:
         if threading.current_thread() is self._receiver.thread:
             raise QueueFull(
                 f"{self._pending.size} events are pending (queue_size), "
                 "and this thread, which delivers their outcomes, must not wait"
             )
-        self._room_wanted += 1  # before looking: who makes room looks here after having made it
-        try:
-            while self._pending.full:
-                self._room.wait()
-                self._check_running()
-        finally:
-            self._room_wanted -= 1
+        gate = threading.Lock()  # not a Condition: interrupted while it wakes, that may not have its lock
+        gate.acquire()
+        with self._lock:
+            self._gates.append(gate)  # before looking: who makes room looks here after having made it
+        if self._pending.full and self._accepting:
+            gate.acquire()
 
     def tell(self, message: Any) -> None:
         """Send a change that has no outcome, in its place among the events."""
@@ -419,13 +426,15 @@ class Engine:
                 waiter = self._end(message, snapshot)
             else:
                 self._hear(message)
-        if versions and (self._room_wanted or self._room_callbacks):
+        if versions and (self._gates or self._room_callbacks):
             with self._lock:
                 self._tell_room()
         return len(batch) == 1 and reads(waiter)
 
     def _tell_room(self) -> None:
-        self._room.notify_all()
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            gate.release()
         callbacks, self._room_callbacks = self._room_callbacks, []
         for callback in callbacks:
             callback()

@@ -49,6 +49,22 @@ class _EventQueue(_Queue):
 
         self._send_bytes = send_bytes
 
+    def put_token(self, token: _Token) -> None:
+        """Put a token, as ``put`` does; where Ctrl-C interrupts that, it may be tried again, and be put twice.
+
+        Raises:
+            ValueError: the queue is closed.
+        """
+        own: Any = self  # typeshed knows nothing of what is inside
+        if own._closed:
+            raise ValueError("the queue is closed")
+        own._sem.acquire(False)
+        with own._notempty._lock:  # not the Condition: interrupted while it is entered, it would stay locked
+            if own._thread is None:
+                own._start_thread()
+            own._buffer.append(token)
+            own._notempty.notify()
+
     def _on_queue_feeder_error(self, error: BaseException, obj: object) -> None:
         # What cannot be written, because the reader is gone, is somebody else's to report.
         if not isinstance(error, OSError):
@@ -78,7 +94,7 @@ class Ingress:
         self._lock = threading.Lock()
         self._gathered: list[Any] = []
         self._token_put = False
-        self._unwritten = 0
+        self._writing = False
         self._token = _Token(self._take)
         self._fd: int = self._queue._writer.fileno()  # type: ignore[attr-defined]
         self._room = select.poll()
@@ -96,22 +112,22 @@ class Ingress:
 
     def put(self, message: Any) -> None:
         """Send a message after those put before, together with what follows soon."""
-        with self._lock:
-            self._gathered.append(message)
-            if self._token_put:
-                return
-            self._token_put = True
-            self._unwritten += 1
         try:
-            self._queue.put(self._token)
-        except BaseException:  # Ctrl-C: the next message brings another token, in case this one is not in the queue
-            self._token_put = False
+            with self._lock:
+                self._gathered.append(message)
+                if self._token_put:
+                    return
+                self._token_put = True
+            self._queue.put_token(self._token)
+        except BaseException:  # Ctrl-C: the token may not be in the queue, or the feeder not know of it
+            self._token_put = True
+            self._queue.put_token(self._token)
             raise
 
     def put_now(self, message: Any) -> None:
         """Send a message after those put before, at once if nothing is on its way."""
         with self._lock:
-            if not self._unwritten and self._write(message):
+            if not (self._token_put or self._writing) and self._write(message):
                 return
         self.put(message)
 
@@ -129,15 +145,14 @@ class Ingress:
     def _take(self) -> bytes:
         with self._lock:
             gathered, self._gathered = self._gathered, []
-            self._token_put = False
+            self._token_put, self._writing = False, True
         return self._frame(gathered)
 
     def _frame(self, messages: list[Any]) -> bytes:
         return marshal.dumps((self._floor(), m.pack(messages)))
 
     def _written(self) -> None:
-        with self._lock:
-            self._unwritten -= 1
+        self._writing = False
 
     def close(self) -> None:
         """Let go of the queue; what is not written by now never will be."""

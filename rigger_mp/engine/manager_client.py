@@ -182,7 +182,7 @@ class ManagerProcess:
             )
         with _Connection(os.dup(self._control.fileno())) as control:
             control.await_something()
-        if self._control.recv(1) != b"R":
+        if self._control.recv(1, socket.MSG_PEEK) != b"R":  # left there: whoever is interrupted here will look again
             raise EOFError("it ended before it could be asked")
         with self._connect() as connection:
             self._object, _ = dispatch(connection, None, "create", ("published",))

@@ -63,7 +63,8 @@ class Receiver:
         self._deliver = deliver
         self._idle = idle
         self._gone = gone
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # a Condition, interrupted while it is entered, stays locked
+        self._changed = threading.Condition(self._lock)
         self._standing_by = False
         self._caller_reads = False
         self._waits_for_caller = False
@@ -95,7 +96,7 @@ class Receiver:
                 self._stand_by()
 
     def _stand_by(self) -> None:
-        with self._changed:
+        with self._lock:
             self._standing_by = True
             if not self._idle():  # whoever made something pending before that does not know
                 self._standing_by = False
@@ -110,7 +111,7 @@ class Receiver:
     def resume(self) -> None:
         """Have the results thread read: something is pending that nobody waits for by reading."""
         if self._standing_by:
-            with self._changed:
+            with self._lock:
                 self._standing_by = False
                 self._changed.notify()
 
@@ -160,14 +161,14 @@ class Receiver:
     def _reading(self, has_ended: Callable[[], bool]) -> Iterator[bool]:
         mine = False
         try:
-            with self._changed:
+            with self._lock:
                 # It may have ended already, and that be why the results thread stands by.
                 mine = self._standing_by and not self._caller_reads and not has_ended()
                 self._caller_reads |= mine
             yield mine
         finally:
             if mine:
-                with self._changed:
+                with self._lock:
                     self._caller_reads = False
                     self._calls_read += 1
                     if self._waits_for_caller or not self._standing_by:
