@@ -133,3 +133,13 @@ def test_any_line_is_an_event_or_has_a_problem(lines: list[bytes]) -> None:
     inputs = list(parse_events(lines, "x"))
     assert [item.label for item in inputs] == [f"x:{n}" for n, line in enumerate(lines, 1) if line.strip()]
     assert all(bool(item.hook) != bool(item.problem) for item in inputs)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_said_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rigger_mp.cli", "schema"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.stderr, done.returncode) == ("rigger-mp: the output cannot be written: No space left on device\n", 1)

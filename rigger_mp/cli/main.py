@@ -59,8 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return run.EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has enough; the interpreter must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output has enough
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _drop_output()
+        print(f"rigger-mp: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
     return status
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from trying to flush the rest when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
