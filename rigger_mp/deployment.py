@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from rigger_mp.candidate import Candidate
 from rigger_mp.engine.build import build_boot
-from rigger_mp.engine.engine import Engine, Listener
+from rigger_mp.engine.engine import Engine
 from rigger_mp.engine.launch import require_descriptors
+from rigger_mp.engine.listener import Listener
 from rigger_mp.errors import SpoolError
 from rigger_mp.reloader import Reloader, Running
 

@@ -265,7 +265,7 @@ class Rigger:
 
     def _launch(self, candidate: Candidate, found: Found) -> None:
         from rigger_mp.deployment import Deployment  # noqa: PLC0415 - see the module
-        from rigger_mp.engine.engine import Listener  # noqa: PLC0415
+        from rigger_mp.engine.listener import Listener  # noqa: PLC0415
         from rigger_mp.reloader import Running, encode_config  # noqa: PLC0415
 
         running = Running(candidate, self.plugins, found, encode_config(self.config))

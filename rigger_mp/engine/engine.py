@@ -20,19 +20,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from logging import LogRecord
 from typing import Any, TypeVar
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.changes import Changes
 from rigger_mp.engine.dispatcher_client import DispatcherProcess
-from rigger_mp.engine.endings import Ended, Lost, exception_of
+from rigger_mp.engine.endings import Ended, Lost
+from rigger_mp.engine.gates import Gates
 from rigger_mp.engine.generation import Boot
+from rigger_mp.engine.listener import Listener, guard
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks
-from rigger_mp.engine.output import make_record
 from rigger_mp.engine.pending import Call, Pending, PendingTable, Waiter, reads
 from rigger_mp.engine.receiver import Receiver
 from rigger_mp.engine.recovery import Recovery
@@ -45,23 +44,6 @@ from rigger_mp.future import HookFuture
 T = TypeVar("T")
 EXIT_TIME = 2.0
 """Seconds that the dispatcher and the Manager get to end by themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whom the results thread tells what no caller gets.
-
-    Attributes:
-        failed: gets the exception of a squashed failure, or of an event that nobody waits for.
-        logged: gets messages.
-        printed: gets what hooks printed.
-        recorded: gets the log records of hooks.
-    """
-
-    failed: Callable[[BaseException], None]
-    logged: Callable[[str], None]
-    printed: Callable[[m.Output], None]
-    recorded: Callable[[LogRecord], None]
 
 
 class Engine:
@@ -91,8 +73,7 @@ class Engine:
         self._pending = PendingTable(boot.queue_size, self._marks)
         self._changes = Changes()
         self._lock = threading.Lock()
-        self._room_callbacks: list[Callable[[], None]] = []
-        self._gates: list[threading.Lock] = []
+        self._gates = Gates()
         self._accepting = False
         self._snapshots = Snapshots()
         self._answers: dict[int, HookFuture] = {}
@@ -199,9 +180,9 @@ class Engine:
                 gone.close()
                 started = self._pending.take_started()
                 self._send_again()
-                self._tell_room()
+                self._gates.open()
         for error in self._recovery.losses(problem):
-            self._tell_failed(error)
+            guard(self._listener.failed, error)
         for pending in started:
             self._conclude(pending, Lost(pending.label, self._recovery.detail), succeeded=False)
         return True
@@ -277,9 +258,9 @@ class Engine:
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call a function once, when there is room or never will be; it must be quick, and not call the engine."""
         with self._lock:
-            self._room_callbacks.append(callback)
+            self._gates.add_callback(callback)
             if not self._accepting or not self._pending.full:
-                self._tell_room()
+                self._gates.open()
 
     def make_future(self) -> HookFuture:
         """Return the future of something that is to be sent."""
@@ -339,10 +320,8 @@ class Engine:
                 f"{self._pending.size} events are pending (queue_size), "
                 "and this thread, which delivers their outcomes, must not wait"
             )
-        gate = threading.Lock()  # not a Condition: interrupted while it wakes, that may not have its lock
-        gate.acquire()
         with self._lock:
-            self._gates.append(gate)  # before looking: who makes room looks here after having made it
+            gate = self._gates.add()  # before looking: who makes room looks here after having made it
         if self._pending.full and self._accepting:
             gate.acquire()
 
@@ -426,26 +405,15 @@ class Engine:
                 waiter = self._end(message, snapshot)
             else:
                 self._hear(message)
-        if versions and (self._gates or self._room_callbacks):
+        if versions and self._gates:
             with self._lock:
-                self._tell_room()
+                self._gates.open()
         return len(batch) == 1 and reads(waiter)
-
-    def _tell_room(self) -> None:
-        gates, self._gates = self._gates, []
-        for gate in gates:
-            gate.release()
-        callbacks, self._room_callbacks = self._room_callbacks, []
-        for callback in callbacks:
-            callback()
 
     def _hear(self, message: Any) -> None:
         match message:
-            case m.Squashed():
-                for fields in message.failures:
-                    self._tell_failed(exception_of(message.hook, fields))
-            case m.Log() | m.Output() | m.Record():
-                self._pass_on(message)
+            case m.Squashed() | m.Log() | m.Output() | m.Record():
+                self._listener.hear(message)
             case m.Answer():
                 answer: Any = self._answers.pop(message.token)
                 answer.end(_Opened(marshal.loads(message.stats)))
@@ -461,15 +429,6 @@ class Engine:
             case m.Reloaded():
                 self._take_reloaded(message)
 
-    def _pass_on(self, message: Any) -> None:
-        match message:
-            case m.Log():
-                self._guard(self._listener.logged, message.text)
-            case m.Output():
-                self._guard(self._listener.printed, message)
-            case m.Record():
-                self._guard(self._listener.recorded, make_record(message.fields))
-
     def _take_start(self, message: m.Ready | m.Refused) -> None:
         if isinstance(message, m.Refused):
             self._refusal = message.detail
@@ -479,7 +438,7 @@ class Engine:
         if self._ready.is_set():
             for problem in message.problems:
                 if problem not in known:
-                    self._guard(self._listener.logged, problem)
+                    guard(self._listener.logged, problem)
         self._ready.set()
 
     def _take_reloaded(self, message: m.Reloaded) -> None:
@@ -494,7 +453,7 @@ class Engine:
             reloading.adopt()
         reloading.end(_Opened(message))
         with self._lock:
-            self._tell_room()
+            self._gates.open()
 
     def _end(self, outcome: m.Outcome, snapshot: Any) -> Waiter | None:
         pending = self._pending.pop(outcome.token)
@@ -510,34 +469,21 @@ class Engine:
 
     def _conclude(self, pending: Pending, ending: Ended | Lost, succeeded: bool) -> None:
         if pending.waiter is not None:
-            self._guard(pending.waiter.end, ending)  # a future calls back, and may have been set by somebody else
+            guard(pending.waiter.end, ending)  # a future calls back, and may have been set by somebody else
         elif not succeeded:
             for error in ending.exceptions():
-                self._tell_failed(error)
+                guard(self._listener.failed, error)
 
     def _lose_pending(self, detail: str) -> None:
         with self._lock:
             pending = self._pending.take_all()
-            self._tell_room()
+            self._gates.open()
         for lost in pending:
             self._conclude(lost, Lost(lost.label, detail), succeeded=False)
         for error in self._recovery.losses(""):
-            self._tell_failed(error)
+            guard(self._listener.failed, error)
         for answer in self._answers.values():
             answer.end(Lost("stats", detail))
-
-    def _tell_failed(self, error: BaseException) -> None:
-        self._guard(self._listener.failed, error)
-
-    def _guard(self, call: Callable[[Any], None], argument: Any) -> None:
-        """Call user code that must not stop the results thread."""
-        try:
-            call(argument)
-        except BaseException as error:  # it is reported, as an exception of a thread is
-            if threading.current_thread() is threading.main_thread():
-                raise  # a caller that reads its own outcome, and a Ctrl-C meant for it
-            raised = type(error), error, error.__traceback__, self._receiver.thread
-            threading.excepthook(threading.ExceptHookArgs(raised))
 
     # -- stopping ----------------------------------------------------------------------------------------
 
@@ -569,7 +515,7 @@ class Engine:
             if self._stop_by is None:
                 self._dispatcher.ingress.put(m.Stop(0))
             self._receiver.resume()
-            self._tell_room()
+            self._gates.open()
         with self._stopping:
             self._stop_by = stop_by if self._stop_by is None else min(stop_by, self._stop_by)
             self._stopping.notify_all()
