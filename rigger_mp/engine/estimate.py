@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from rigger_mp.engine.registry import Function
 
+_MEAN, _DEVIATION, _CALLS = 0, 1, 2
+"""Places in a row; of the calls, only the first is told from the others."""
+
 
 class Estimates:
     """Mean duration and mean deviation of each function, exponentially weighted.
@@ -15,38 +18,26 @@ class Estimates:
     """
 
     def __init__(self) -> None:
-        self._called_once: set[str] = set()
-        self._mean: dict[str, float] = {}
-        self._deviation: dict[str, float] = {}
+        self._rows: dict[str, list[float]] = {}
 
     def record(self, function: str, seconds: float) -> None:
         """Take a measurement into account."""
-        mean = self._mean.get(function)
-        if mean is None:
-            self._called_once.add(function)
-            self._start(function, seconds)
+        row = self._rows.get(function)
+        if row is None or (row[_CALLS] == 1 and seconds < row[_MEAN]):
+            self._rows[function] = [seconds, seconds / 2, 1 if row is None else 2]
             return
-        if function in self._called_once:
-            self._called_once.remove(function)
-            if seconds < mean:
-                self._start(function, seconds)
-                return
-        error = seconds - mean
-        self._mean[function] = mean + error / 8
-        deviation = self._deviation[function]
-        self._deviation[function] = deviation + (abs(error) - deviation) / 4
-
-    def _start(self, function: str, seconds: float) -> None:
-        self._mean[function] = seconds
-        self._deviation[function] = seconds / 2
+        error = seconds - row[_MEAN]
+        row[_MEAN] += error / 8
+        row[_DEVIATION] += (abs(error) - row[_DEVIATION]) / 4
+        row[_CALLS] = 2
 
     def upper(self, stages: Iterable[Iterable[Function]]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if one is unmeasured."""
         total = 0.0
         for stage in stages:
             for function in stage:
-                mean = self._mean.get(function.id)
-                if mean is None:
+                row = self._rows.get(function.id)
+                if row is None:
                     return None
-                total += mean + 2 * self._deviation[function.id]
+                total += row[_MEAN] + 2 * row[_DEVIATION]
         return total

@@ -48,7 +48,7 @@ class Function:
 Stage = tuple[Function, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What an event of one hook runs, stage by stage.
 
