@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rigger_mp.encoding import dump_value
 from rigger_mp.engine import messages as m
 from rigger_mp.errors import UnknownCallbackError
+from rigger_mp.plain_text import plain_name
 
 STAGES = ("pre", "post")
 
@@ -60,14 +61,16 @@ class Callbacks:
 
         Raises:
             ValueError: there is no such stage, or Python cannot tell what ``callback`` takes.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` cannot be called, or a name is no string.
         """
         if stage not in STAGES:
             raise ValueError(f"ctype must be 'pre' or 'post', not {stage!r}")
         if not callable(callback):
             raise TypeError(f"callback of hook {hook!r}: expected something callable, got {callback!r}")
         inspect.signature(callback)
-        return Binding(hook, stage, name or f"callback-{next(self._numbers)}", callback, concurrent)
+        hook = plain_name(hook, "a hook")
+        name = plain_name(name or f"callback-{next(self._numbers)}", "a callback")
+        return Binding(hook, "pre" if stage == "pre" else "post", name, callback, concurrent)
 
     def keep(self, binding: Binding) -> None:
         """Keep a binding, in the place of one of the same hook, stage and name."""

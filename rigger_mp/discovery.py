@@ -26,6 +26,7 @@ from rigger_mp.encoding import dump_value
 from rigger_mp.engine.spec import InstanceSpec, PluginSource
 from rigger_mp.errors import EncodingError, PluginError, PluginNotFoundError
 from rigger_mp.fresh_source import FreshSourceLoader
+from rigger_mp.plain_text import plain_name
 from rigger_mp.plugin import RiggerBasePlugin
 
 ENTRY_POINTS = "rigger_mp.plugins"
@@ -80,8 +81,8 @@ def _spec(ident: str, entry: Mapping[str, Any], search: _Search) -> InstanceSpec
     if stateless is None:
         stateless = bool(plugin.stateless)
     return InstanceSpec(
-        ident=ident,
-        plugin=name,
+        ident=plain_name(ident, "an instance"),
+        plugin=plain_name(name, "a plugin"),
         source=source,
         data=dict(entry),
         stateless=stateless,

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from rigger_mp.errors import PluginError
+from rigger_mp.plain_text import plain_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,7 +83,9 @@ class RiggerBasePlugin:
 
         Raises:
             PluginError: there is no method named like the event, or ``callback`` cannot be called.
+            TypeError: the event's name is no string.
         """
+        event = plain_name(event, "a hook")
         func = callback if callback is not None else getattr(self, event, None)
         if not callable(func):
             name = type(self).__name__

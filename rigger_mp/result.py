@@ -67,6 +67,9 @@ class HookResult(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"<HookResult of {self.hook!r}: {', '.join(self._local_namespace())}>"
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (self.to_dict(),)  # an argument of another event, say, is a plain mapping there
+
     @property
     def local_data(self) -> dict[str, Any]:
         """The event's local namespace alone, ``config`` left out."""

@@ -25,6 +25,7 @@ from rigger_mp.errors import NotRunningError, PluginError
 from rigger_mp.future import HookFuture
 from rigger_mp.global_data import GlobalData, checked_names
 from rigger_mp.instance import InstanceHandle, list_handles
+from rigger_mp.plain_text import plain_name
 from rigger_mp.plugin_classes import check_classes, check_registration
 
 if TYPE_CHECKING:
@@ -331,6 +332,7 @@ class Rigger:
             NotRunningError: the engine is not started, or stopped.
             DeadlockError: called, with ``wait``, where it would wait for ever: in a callback of a future,
                 in ``handle_failure`` or ``log_message``.
+            TypeError: the event's name is no string.
         """
         if not wait:
             self._submit(hook, kwargs, None)
@@ -338,7 +340,8 @@ class Rigger:
         engine = self._running()
         engine.refuse_on_results_thread(f"fire_hook({hook!r})")
         self._check_initialized()
-        return engine.call(str(hook), dump_with_segment(dump_arguments, kwargs)).open()
+        hook = hook if type(hook) is str else plain_name(hook, "a hook")
+        return engine.call(hook, dump_with_segment(dump_arguments, kwargs)).open()
 
     def submit(self, hook: str, /, **kwargs: Any) -> HookFuture:
         """Fire a hook and return a future of what :meth:`fire_hook` would return.
@@ -349,6 +352,7 @@ class Rigger:
             EncodingError: an argument cannot be pickled.
             NotRunningError: the engine is not started, or stopped.
             QueueFull: there is no room, and this is the thread that delivers outcomes.
+            TypeError: the event's name is no string.
         """
         future = self._running().make_future()
         self._submit(hook, kwargs, future)
@@ -357,7 +361,8 @@ class Rigger:
     def _submit(self, hook: str, kwargs: dict[str, Any], future: HookFuture | None) -> None:
         engine = self._running()
         self._check_initialized()
-        engine.submit(str(hook), dump_with_segment(dump_arguments, kwargs), future)
+        hook = hook if type(hook) is str else plain_name(hook, "a hook")
+        engine.submit(hook, dump_with_segment(dump_arguments, kwargs), future)
 
     def _check_initialized(self) -> None:
         if not self.initialized:
@@ -439,7 +444,8 @@ class Rigger:
             return
         engine.refuse_on_results_thread("configure_plugin()")
         call = dump_value((args, kwargs))
-        engine.request(lambda token: m.Configure(token, name, call)).result()
+        ident = plain_name(name, "an instance")
+        engine.request(lambda token: m.Configure(token, ident, call)).result()
 
     # -- callbacks ---------------------------------------------------------------------------------------
 
@@ -485,7 +491,7 @@ class Rigger:
         """
         binding = self._callbacks.find(hook_name, ctype, name)
         if self._engine is not None:
-            self._engine.tell(m.Unbind(0, hook_name, ctype, name))
+            self._engine.tell(m.Unbind(0, binding.hook, binding.stage, binding.name))
         self._callbacks.drop(binding)
 
     # -- what users override -----------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rigger_mp.plain_text import plain_text
+
 
 @dataclass(frozen=True, slots=True)
 class HostCallable:
@@ -94,7 +96,7 @@ def describe_callable(
 
 def _label(func: Callable[..., Any], owner: str) -> str:
     name = getattr(func, "__name__", type(func).__name__)
-    return f"{owner}.{name}" if owner else str(name)
+    return f"{owner}.{name}" if owner else plain_text(name)
 
 
 def _is_async(func: Any) -> bool:

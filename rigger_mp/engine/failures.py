@@ -10,6 +10,7 @@ from types import TracebackType
 from rigger_mp.encoding import dump_value
 from rigger_mp.engine.messages import FailureRecord
 from rigger_mp.errors import Failure, RemoteTraceback
+from rigger_mp.plain_text import plain_text
 
 _ENGINE = (Path(__file__).parent, Path(__file__).parent.parent)
 MOST_TEXT = 1 << 16
@@ -21,7 +22,7 @@ def describe_failure(error: BaseException, function: str, stage: str) -> Failure
     return FailureRecord(
         function,
         stage,
-        type(error).__qualname__,
+        plain_text(type(error).__qualname__),
         _clip(_message(error)),
         _clip(_format(error)),
         _dump_exception(error),
@@ -30,7 +31,7 @@ def describe_failure(error: BaseException, function: str, stage: str) -> Failure
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        return plain_text(error)
     except BaseException as broken:  # noqa: BLE001 - __str__ is the user's code
         return f"<str() of it raised {type(broken).__name__}>"
 

@@ -28,6 +28,7 @@ from rigger_mp.engine.segments import Segment, by_id, dump_with_segment
 from rigger_mp.engine.spec import InstanceSpec
 from rigger_mp.errors import MissingArgumentsError, PluginInitError
 from rigger_mp.namespace import Chain, Namespace, extend_chain
+from rigger_mp.plain_text import plain_name, plain_text
 from rigger_mp.plugin import current_link
 
 Send = Callable[[Any], None]
@@ -76,11 +77,11 @@ class Link:
         from rigger_mp.encoding import dump_arguments  # noqa: PLC0415
 
         arguments, segments = dump_with_segment(dump_arguments, kwargs)
-        self._send(m.Nested(str(hook), arguments, self.depth + 1, segments))
+        self._send(m.Nested(plain_name(hook, "a hook"), arguments, self.depth + 1, segments))
 
     def log_message(self, message: object) -> None:
         """Have ``Rigger.log_message`` called in the user's process."""
-        self._send(m.Log(str(message)))
+        self._send(m.Log(plain_text(message)))
 
 
 class EventView:

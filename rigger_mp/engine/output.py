@@ -22,12 +22,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.plain_text import plain_text
 
 LONGEST_PART = 1 << 16
 """Bytes that travel at once: more is sent in parts, which are whole lines unless these are longer."""
 LONGEST_TEXT = 1 << 18
 """Characters of a log record's message or attribute; what is longer is cut."""
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (int, float, bool, type(None))
 
 Send = Callable[[Any], None]
 
@@ -137,8 +138,12 @@ class RecordHandler(logging.Handler):
             self.handleError(record)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        fields = {name: value for name, value in record.__dict__.items() if type(value) in _PLAIN}
-        fields["msg"] = record.getMessage()
+        fields = {
+            name: plain_text(value) if isinstance(value, str) else value
+            for name, value in record.__dict__.items()
+            if isinstance(value, str) or type(value) in _PLAIN
+        }
+        fields["msg"] = plain_text(record.getMessage())
         if record.exc_info and not record.exc_text:
             fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
         fields["hook"], fields["plugin"], fields["event"], fields["worker_pid"] = self._origin.describe()
