@@ -259,7 +259,16 @@ def dump_updates(updates: Mapping[str, object]) -> bytes:
     Raises:
         EncodingError: a value cannot be pickled; the message names it.
     """
-    return _dump_named(updates, encode_update, "update")
+    return dump_encoded(encode_updates(updates))
+
+
+def encode_updates(updates: Mapping[str, object]) -> dict[str, Encoded]:
+    """Encode the value of each update of globals that a function returned.
+
+    Raises:
+        EncodingError: a value cannot be pickled; the message names it.
+    """
+    return _encode_named(updates, encode_update, "update")
 
 
 def dump_assignments(values: Mapping[str, object]) -> bytes:
@@ -281,38 +290,45 @@ def encode_assignment(value: object) -> Encoded:
 
 def dump_deletions(names: Iterable[str]) -> bytes:
     """Encode the deletion of some names."""
-    return _dump_encoded(dict.fromkeys(names, ("d", ())))
+    return dump_encoded(dict.fromkeys(map(str.__str__, names), ("d", ())))
 
 
 def _dump_named(values: Mapping[str, object], encode: Any, noun: str, place: Placer | None = None) -> bytes:
+    encoded = _encode_named(values, encode, noun, place)
+    try:
+        return dump_encoded(encoded)
+    except ValueError:  # there is a Place
+        buffer = io.BytesIO()
+        PlacesPickler(buffer, PROTOCOL).dump(encoded)
+        return buffer.getvalue()
+
+
+def _encode_named(
+    values: Mapping[str, object], encode: Any, noun: str, place: Placer | None = None
+) -> dict[str, Encoded]:
     encoded: dict[str, Encoded] = {}
-    is_placed = False
     for name, value in values.items():
+        plain_name = name if type(name) is str else str.__str__(name)
         try:
             if type(value) in PLAIN and (type(value) not in _LONG or len(value) < LARGE):  # type: ignore[arg-type]
-                encoded[name] = value
-            elif place is None:
-                encoded[name] = encode(value)
+                encoded[plain_name] = value
             else:
-                encoded[name] = encode(value, place)
-                is_placed |= type(encoded[name]) is tuple and type(encoded[name][1][0]) is Place
+                encoded[plain_name] = encode(value) if place is None else encode(value, place)
         except EncodingError as error:
             raise EncodingError(f"{noun} {name!r}: {error}") from error.__cause__
         except Exception as error:  # a mapping's own code, or one that contains itself
             raise EncodingError(f"{noun} {name!r} cannot be read: {type(error).__name__}: {error}") from error
-    if is_placed:
-        buffer = io.BytesIO()
-        PlacesPickler(buffer, PROTOCOL).dump(encoded)
-        return buffer.getvalue()
-    return _dump_encoded(encoded)
+    return encoded
 
 
-def _dump_encoded(encoded: dict[str, Encoded]) -> bytes:
+def dump_encoded(encoded: dict[str, Encoded]) -> bytes:
+    """Encode names with values that are encoded already, for :func:`load_names`.
+
+    Raises:
+        ValueError: a value is in a segment.
+    """
     # Builtins only, which marshal writes and reads in a fraction of pickle's time, and reading runs no code.
-    try:
-        return marshal.dumps(encoded)
-    except ValueError:  # a name of a class derived from str
-        return marshal.dumps({str.__str__(name): value for name, value in encoded.items()})
+    return marshal.dumps(encoded)
 
 
 _PICKLE_MARK = b"\x80"[0]

@@ -90,7 +90,8 @@ class Namespace:
         Raises:
             KeyError: there is no such name.
         """
-        return load_chain(self._chains[name], self.list_merge)
+        chain = self._chains[name]
+        return load_chain(chain, self.list_merge) if type(chain[0]) is tuple else chain[0]
 
     def export(self) -> dict[str, Chain]:
         """Return every chain, for another process to import."""
@@ -101,8 +102,9 @@ class Namespace:
         self._chains = {name: list(chain) for name, chain in chains.items()}
         self._tail_weight = {name: sum(map(_weight, chain[1:])) for name, chain in chains.items()}
 
-    def commit(self, update: Commit) -> None:
-        """Apply one set of updates."""
+    def commit(self, update: Commit) -> bool:
+        """Apply one set of updates; return whether it deletes any name."""
+        deletes = False
         for name, link in update.items():
             if type(link) is not tuple:
                 self._chains[name] = [link]
@@ -110,11 +112,13 @@ class Namespace:
             elif is_deletion(link):
                 self._chains.pop(name, None)
                 self._tail_weight.pop(name, None)
+                deletes = True
             elif self.continues(name, link):
                 self._append(name, link)
             else:
                 self._chains[name] = [_as_base(link)]
                 self._tail_weight[name] = 0
+        return deletes
 
     def size(self, name: str) -> int:
         """Return about how many bytes the value of a name has, encoded."""
@@ -218,10 +222,11 @@ class VersionedNamespace:
     def raise_floor(self, floor: int) -> None:
         """Allow versions below ``floor`` to be forgotten."""
         self.floor = max(self.floor, min(floor, self.version))
+        names: set[str] = set()
         while self._superseded and self._superseded[0][0] <= self.floor:
-            _, name = self._superseded.popleft()
-            if name in self._history:
-                self._prune(name)
+            names.add(self._superseded.popleft()[1])
+        for name in names & self._history.keys():
+            self._prune(name)
 
     def _resets(self, link: Encoded) -> bool:
         return is_reset(link) or (_family(link) == "l" and self.list_merge != "extend")

@@ -15,14 +15,14 @@ def upper(*measured: float) -> float:
     estimates = Estimates()
     for seconds in measured:
         estimates.record(ADD.id, seconds)
-    estimate = estimates.upper([[ADD]])
+    estimate = estimates.upper(((ADD,),))
     assert estimate is not None
     return estimate
 
 
 def test_nothing_is_assumed_of_a_function_that_was_never_called() -> None:
-    assert Estimates().upper([[ADD]]) is None
-    assert Estimates().upper([]) == 0
+    assert Estimates().upper(((ADD,),)) is None
+    assert Estimates().upper(()) == 0
 
 
 def test_a_slow_first_call_is_forgotten() -> None:

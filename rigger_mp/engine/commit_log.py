@@ -17,7 +17,7 @@ from typing import Any
 
 from rigger_mp.encoding import Encoded, collect, load_names
 from rigger_mp.engine.messages import CommitEntry
-from rigger_mp.namespace import Chain, Namespace, is_deletion
+from rigger_mp.namespace import Chain, Namespace
 
 ENTRIES_KEPT = 4096
 BYTES_KEPT = 8 << 20
@@ -30,8 +30,11 @@ Delta = Any
 
 def merged_updates(entry: CommitEntry) -> list[dict[str, Encoded]]:
     """Return the updates of an entry, one mapping for each of its groups."""
-    groups = (group for group in entry if group)
-    return [collect(map(load_names, group)) if len(group) > 1 else load_names(group[0]) for group in groups]
+    return [
+        load_names(group[0]) if len(group) == 1 else collect([load_names(update) for update in group])
+        for group in entry
+        if group
+    ]
 
 
 class CommitLog:
@@ -51,6 +54,7 @@ class CommitLog:
         self.namespace.replace(chains or {})
         self.version = version
         self._entries: deque[CommitEntry] = deque()
+        self._sizes: deque[int] = deque()
         self._bytes = 0
         # A log that goes on for a dispatcher that died may have lost what that had.
         self._oldest_known = version + 1 if version else 0
@@ -60,13 +64,18 @@ class CommitLog:
         """Commit: the next version."""
         self.version += 1
         for update in merged_updates(entry):
-            self.namespace.commit(update)
-            if any(is_deletion(link) for link in update.values()):
+            if self.namespace.commit(update):
                 self._last_deletion = self.version
+        self._keep(entry)
+
+    def _keep(self, entry: CommitEntry) -> None:
+        size = sum([len(update) for group in entry for update in group])
         self._entries.append(entry)
-        self._bytes += _size(entry)
+        self._sizes.append(size)
+        self._bytes += size
         while len(self._entries) > ENTRIES_KEPT or (self._bytes > BYTES_KEPT and len(self._entries) > 1):
-            self._bytes -= _size(self._entries.popleft())
+            self._entries.popleft()
+            self._bytes -= self._sizes.popleft()
 
     def delta(self, replica_version: int) -> Delta:
         """Return what a replica of ``replica_version`` lacks."""
@@ -94,6 +103,3 @@ class CommitLog:
         """Return the present chains of these names, those that exist."""
         return {name: self.namespace.chain(name) for name in names if name in self.namespace}
 
-
-def _size(entry: CommitEntry) -> int:
-    return sum(len(update) for group in entry for update in group)

@@ -42,7 +42,7 @@ class Counters:
         """Count an event that was refused after it had been accepted."""
         self.ended(hook, m.ENGINE_LOST)
 
-    def called(self, function: Function, hook: str, seconds: float, failed: bool) -> None:
+    def called(self, function: Function, seconds: float, failed: bool) -> None:
         """Count one call of a function."""
         row = self._functions.get(function.label)
         if row is None:
@@ -50,6 +50,9 @@ class Counters:
         row[1] += 1
         row[2] += failed
         row[3] += seconds
+
+    def spent(self, hook: str, seconds: float) -> None:
+        """Count seconds that functions ran for a hook."""
         self._hooks[hook][2] += seconds
 
     def hooks(self) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from rigger_mp.engine.registry import Stage
 
-from rigger_mp.engine.registry import Function
+Stages = tuple[Stage, ...]
 
 _MEAN, _DEVIATION, _CALLS = 0, 1, 2
 """Places in a row; of the calls, only the first is told from the others."""
@@ -19,9 +19,12 @@ class Estimates:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[float]] = {}
+        self._asked: Stages | None = None
+        self._answer: float | None = 0.0
 
     def record(self, function: str, seconds: float) -> None:
         """Take a measurement into account."""
+        self._asked = None
         row = self._rows.get(function)
         if row is None or (row[_CALLS] == 1 and seconds < row[_MEAN]):
             self._rows[function] = [seconds, seconds / 2, 1 if row is None else 2]
@@ -31,8 +34,14 @@ class Estimates:
         row[_DEVIATION] += (abs(error) - row[_DEVIATION]) / 4
         row[_CALLS] = 2
 
-    def upper(self, stages: Iterable[Iterable[Function]]) -> float | None:
+    def upper(self, stages: Stages) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if one is unmeasured."""
+        if stages is not self._asked:  # the same plan is asked for several times between two measurements
+            self._answer = self._sum(stages)
+            self._asked = stages
+        return self._answer
+
+    def _sum(self, stages: Stages) -> float | None:
         total = 0.0
         for stage in stages:
             for function in stage:

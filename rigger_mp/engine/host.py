@@ -20,6 +20,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.callables import HostCallable, describe_callable
 from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
+from rigger_mp.engine.job_updates import Ended, Updates, encode_results
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.output import Forwarder, set_log_levels
 from rigger_mp.engine.replica import Replica
@@ -97,16 +98,18 @@ class EventView:
         self._locals.commit({"config": config})
         for group in job.updates:
             self.update_locals(group)
-        self._overlay = merged_updates(job.overlay)
+        self._overlay: list[Updates] = merged_updates(job.overlay)
 
     def update_locals(self, group: m.Group, segments: Collection[Segment] = ()) -> None:
         """Merge the local updates of a finished stage, whose large values are in those segments."""
+        if not group:
+            return
         self._segments.update(by_id(segments))
         self._locals.commit(collect(load_names(update, self._segments) for update in group))
 
-    def update_globals(self, group: m.Group) -> None:
+    def update_globals(self, update: Updates) -> None:
         """Let later stages see updates of globals that are not committed yet."""
-        self._overlay += merged_updates((group,))
+        self._overlay.append(update)
 
     def local_names(self) -> Iterator[str]:
         """Return the names of the local namespace."""
@@ -246,40 +249,37 @@ class PluginHost:
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
         view = EventView(job, self._config, self._replica)
-        results: list[tuple[tuple[Any, ...], ...]] = []
+        stages: list[list[Ended]] = []
+        merged: list[Updates] = []
         segments: list[Segment] = []
         for stage in job.stages:
-            results.append(self._run_stage(job, stage, view, segments))
-            if not job.squash and any(result[2] is not None for result in results[-1]):
+            ended = self._run_stage(job, stage, view, segments)
+            stages.append(ended)
+            if not job.squash and any(failure is not None for _, _, failure, _ in ended):
                 break
-            self._merge(job, results[-1], view, segments)
-        return m.Done(job.job, tuple(results), tuple(segments))
+            if len(stages) < len(job.stages):
+                view.update_locals(tuple([local for local, _, _, _ in ended if local]), segments)
+            merged.append(self._merge(job, ended, view))
+        return m.Done(job.job, encode_results(stages, merged), tuple(segments))
 
     def _run_stage(
         self, job: m.Job, stage: tuple[str, ...], view: EventView, segments: list[Segment]
-    ) -> tuple[tuple[Any, ...], ...]:
-        results: list[tuple[Any, ...]] = []
+    ) -> list[Ended]:
+        results: list[Ended] = []
         for function_id in stage:
-            results.append(tuple(self._call(function_id, view, segments)))
+            results.append(self._call(function_id, view, segments))
             if results[-1][2] is not None and not (self._settings.threaded or job.squash):
                 break
-        return tuple(results)
+        return results
 
-    def _merge(
-        self, job: m.Job, results: tuple[tuple[Any, ...], ...], view: EventView, segments: list[Segment]
-    ) -> None:
-        local = tuple(result[0] for result in results if result[0])
-        if local:
-            view.update_locals(local, segments)
-        updates = tuple(result[1] for result in results if result[1])
-        if updates and job.commit:
-            self._commit((updates,))
-        elif updates:
-            view.update_globals(updates)
-
-    def _commit(self, entry: m.CommitEntry) -> None:
-        for update in merged_updates(entry):
+    def _merge(self, job: m.Job, ended: list[Ended], view: EventView) -> Updates:
+        """Take in what a stage did to the globals, and return it as one update."""
+        update = ended[0][1] if len(ended) == 1 else collect([updates for _, updates, _, _ in ended])
+        if update and job.commit:
             self._replica.commit(update)
+        elif update:
+            view.update_globals(update)
+        return update
 
     def _apply(self, delta: Delta) -> None:
         if delta is None:
@@ -289,9 +289,10 @@ class PluginHost:
             self._replica.replace(content)
             return
         for entry in content:
-            self._commit(entry)
+            for update in merged_updates(entry):
+                self._replica.commit(update)
 
-    def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> m.Result:
+    def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> Ended:
         called = self._functions.get(function_id)
         self._forwarder.origin.function_id = function_id
         start = time.perf_counter()
@@ -305,16 +306,16 @@ class PluginHost:
             if called.is_async:
                 returned = self._run_async(returned)
             if returned is None:
-                return m.Result(b"", b"", None, time.perf_counter() - start)
+                return b"", {}, None, time.perf_counter() - start
             (local, placed), updates = encode_returned(called.label, returned)
             segments += placed
-            return m.Result(local, updates, None, time.perf_counter() - start)
+            return local, updates, None, time.perf_counter() - start
         except BaseException as error:
             if os.getpid() != self._forwarder.origin.pid:
                 raise  # a child that the function forked ends as any process does
             stage = called.stage if called else "hook"
             failure = describe_failure(error, called.label if called else function_id, stage)
-            return m.Result(b"", b"", tuple(failure), time.perf_counter() - start)
+            return b"", {}, tuple(failure), time.perf_counter() - start
         finally:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)

@@ -7,6 +7,7 @@ from typing import Any
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import EVENT, Activity, Slot, Task
 from rigger_mp.engine.counters import Counters
+from rigger_mp.engine.estimate import Estimates
 from rigger_mp.engine.losses import LOSS_NAMES, loss_record
 
 Results = tuple[tuple[tuple[Any, ...], ...], ...]
@@ -64,14 +65,13 @@ class Outcomes:
         record = loss_record(labels, LOSS_NAMES[status], detail, stage="background")
         self.squashed(task.activity.plan.hook, (record,))
 
-    def count_calls(self, slot: Slot, task: Task, results: Results) -> list[tuple[str, float]]:
-        """Count the calls of a job; return the seconds of each by function."""
-        measured: list[tuple[str, float]] = []
-        hook = task.activity.plan.hook
+    def count_calls(self, slot: Slot, task: Task, results: Results, estimates: Estimates) -> None:
+        """Count the calls of a job, and take the time of each into account."""
+        total = 0.0
         for stage, stage_results in zip(task.stages, results, strict=False):
-            for function, result in zip(stage, stage_results, strict=False):
-                seconds = result[3]
-                slot.busy += seconds
-                measured.append((function.id, seconds))
-                self.counters.called(function, hook, seconds, result[2] is not None)
-        return measured
+            for function, (_, _, failure, seconds) in zip(stage, stage_results, strict=False):
+                total += seconds
+                estimates.record(function.id, seconds)
+                self.counters.called(function, seconds, failure is not None)
+        slot.busy += total
+        self.counters.spent(task.activity.plan.hook, total)

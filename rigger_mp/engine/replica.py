@@ -50,11 +50,12 @@ class Replica(Namespace):
         self._remembered.clear()
         self._read_before.clear()
 
-    def commit(self, update: Commit) -> None:
-        """Apply one set of updates."""
-        for name in self._remembered.keys() & update.keys():
-            self._note(name, update[name])
-        super().commit(update)
+    def commit(self, update: Commit) -> bool:
+        """Apply one set of updates; return whether it deletes any name."""
+        if self._remembered:
+            for name in self._remembered.keys() & update.keys():
+                self._note(name, update[name])
+        return super().commit(update)
 
     def load(self, name: str) -> Any:
         """Decode the value of a name: a private copy.

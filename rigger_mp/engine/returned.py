@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rigger_mp.encoding import dump_local_updates, dump_updates
+from rigger_mp.encoding import Encoded, dump_local_updates, encode_updates
 from rigger_mp.engine.segments import Arguments, dump_with_segment
 from rigger_mp.errors import HookResultError
 
 PAIR = 2
+_PAIRS = (tuple, list)
 _NOTHING: Arguments = (b"", ())
 
 
-def encode_returned(function: str, returned: Any) -> tuple[Arguments, bytes]:
-    """Encode ``(local_updates, global_updates)``; ``b""`` stands for no updates.
+def encode_returned(function: str, returned: Any) -> tuple[Arguments, dict[str, Encoded]]:
+    """Encode ``(local_updates, global_updates)``, the former whole, ``b""`` if there are none; the latter by name.
 
     Large local updates go into a segment. Updates of globals do not: they outlive every event.
 
@@ -22,16 +23,14 @@ def encode_returned(function: str, returned: Any) -> tuple[Arguments, bytes]:
         HookResultError: it is anything else.
         EncodingError: an update cannot be pickled.
     """
-    if returned is None:
-        return _NOTHING, b""
-    if not isinstance(returned, tuple | list) or len(returned) != PAIR:
+    if not isinstance(returned, _PAIRS) or len(returned) != PAIR:
         raise HookResultError(
             f"{function} returned {_describe(returned)}; "
             "expected None or a pair (local_updates, global_updates), each None or a mapping"
         )
     local, updates = returned
     encoded = dump_with_segment(dump_local_updates, local) if _has_names(function, "local", local) else _NOTHING
-    return encoded, dump_updates(updates) if _has_names(function, "global", updates) else b""
+    return encoded, encode_updates(updates) if _has_names(function, "global", updates) else {}
 
 
 def _has_names(function: str, which: str, updates: Any) -> bool:
@@ -42,7 +41,7 @@ def _has_names(function: str, which: str, updates: Any) -> bool:
     """
     if updates is None:
         return False
-    if not isinstance(updates, Mapping):
+    if type(updates) is not dict and not isinstance(updates, Mapping):
         raise HookResultError(
             f"{function} returned {_describe(updates)} as its {which} updates; expected None or a mapping"
         )

@@ -179,8 +179,7 @@ class Scheduler:
             return
         activity = task.activity
         activity.update_segments += segments
-        for function, seconds in self.outcomes.count_calls(slot, task, results):
-            self.table.estimates.record(function, seconds)
+        self.outcomes.count_calls(slot, task, results, self.table.estimates)
         if activity.kind is EVENT:
             self._task_done(task, results)
         elif activity.kind is BACKGROUND:
@@ -379,7 +378,7 @@ class Scheduler:
         actors = _NO_ACTORS
         if activity.tickets:
             actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
-        return Task(activity, stages, home, actors, self.table.estimate(stages))
+        return Task(activity, stages, home, actors)
 
     def _task_done(self, task: Task, results: Results) -> None:
         event = task.activity
@@ -498,7 +497,7 @@ class Scheduler:
     def _queue_background(self, child: Activity, function: Function, actors: frozenset[str] = frozenset()) -> None:
         stages = ((function,),)
         self.background += 1
-        self._turns.queue(Task(child, stages, function.home, actors, self.table.estimate(stages)))
+        self._turns.queue(Task(child, stages, function.home, actors))
 
     def resume(self, job: KeptJob) -> None:
         """Take a job that the spool kept from before; those handed over earlier must be taken earlier."""

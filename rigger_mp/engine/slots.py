@@ -36,11 +36,11 @@ class SlotTable:
         self._shared: deque[Task] = deque()
         self._delayed: list[Task] = []
 
-    def estimate(self, stages: Iterable[Stage]) -> float | None:
+    def estimate(self, stages: tuple[Stage, ...]) -> float | None:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
         return self.estimates.upper(stages)
 
-    def has_room(self, slot: Slot, stages: Iterable[Stage]) -> bool:
+    def has_room(self, slot: Slot, stages: tuple[Stage, ...]) -> bool:
         """Tell whether functions may be sent to a slot now, behind what is there."""
         return not slot.ready and slot.has_room(self.estimate(stages), BUDGET, MOST_JOBS)
 

@@ -1,0 +1,57 @@
+"""The updates of globals that the functions of one job make, in the fewest bytes that say the same. Pure.
+
+::
+
+    by stage    pre {"seen": 1}    hook {"total": +{"a": 2}}    post {"seen": 2}
+    as one                                                           {"seen": 2, "total": +{"a": 2}}
+
+Each update that travels costs the dispatcher, the Manager and every replica a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rigger_mp.encoding import Encoded, dump_encoded
+from rigger_mp.namespace import is_reset
+
+Updates = dict[str, Encoded]
+Ended = tuple[bytes, Updates, tuple[Any, ...] | None, float]
+"""The fields of a :class:`~rigger_mp.engine.messages.Result`, its updates of globals by name."""
+
+
+def combined_updates(stages: Iterable[Updates]) -> Updates | None:
+    """Return one update that does what these do one after another, ``None`` if only they can.
+
+    An update that merges into what a name has is merged into whatever that is by then: it cannot be merged into an
+    earlier update alone.
+    """
+    whole: Updates = {}
+    for update in stages:
+        if not all(is_reset(update[name]) for name in whole.keys() & update.keys()):
+            return None
+        whole.update(update)
+    return whole
+
+
+def encode_results(
+    stages: Sequence[Sequence[Ended]], merged: Sequence[Updates]
+) -> tuple[tuple[tuple[Any, ...], ...], ...]:
+    """Return the fields of a job's :class:`~rigger_mp.engine.messages.Result`\\ s, by stage.
+
+    Args:
+        stages: what its functions did.
+        merged: what is merged into the globals, by stage: of all stages, or of all but the last, which failed.
+    """
+    whole = combined_updates(merged) if len(merged) > 1 else None
+    if whole is None:
+        return tuple([
+            tuple([(local, dump_encoded(updates) if updates else b"", *rest) for local, updates, *rest in stage])
+            for stage in stages
+        ])
+    results = [tuple([(local, b"", failure, seconds) for local, _, failure, seconds in stage]) for stage in stages]
+    if whole:
+        *others, last = results[len(merged) - 1]
+        results[len(merged) - 1] = (*others, (last[0], dump_encoded(whole), *last[2:]))
+    return tuple(results)
