@@ -25,11 +25,11 @@ LIST_MERGE = st.sampled_from(["extend", "replace"])
 
 
 def ended(update: dict[str, Any], failure: Any = None) -> Ended:
-    return b"", encode_updates(update), failure, 0.1
+    return (b"", b"", failure, 0.1), encode_updates(update)
 
 
 def merged(stage: list[Ended]) -> Any:
-    return collect([updates for _, updates, _, _ in stage])
+    return collect([updates for _, updates in stage])
 
 
 def committed(log: CommitLog, results: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_together_they_do_what_they_do_one_by_one(
     assert state == expected
     assert list(state) == list(expected), "names come in the order in which they were made"
     assert [len(stage) for stage in results] == [len(stage) for stage in stages]
-    assert [failure for *_, failure, _ in results[-1]] == [failure for *_, failure, _ in stages[-1]]
+    assert [failure for *_, failure, _ in results[-1]] == [fields[2] for fields, _ in stages[-1]]
 
 
 def test_stages_that_replace_are_one_commit() -> None:

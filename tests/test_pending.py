@@ -35,3 +35,15 @@ def test_it_is_full_until_a_place_is_free_again() -> None:
     assert third.token > first.token
     assert table.pop(first.token) is None
     marks.close()
+
+
+def test_what_is_popped_at_once_gives_each_place_back_once() -> None:
+    marks = Marks(3)
+    table = PendingTable(3, marks)
+    first, second, third = (table.add(event, None).token for _ in range(3))
+    table.pop_all((third, first, third, first + 3))
+    assert [message.token for message in table.messages()] == [second]
+    fourth, fifth = (table.add(event, None).token for _ in range(2))
+    assert {fourth % 3, fifth % 3} == {first % 3, third % 3}
+    assert table.full
+    marks.close()

@@ -111,6 +111,18 @@ def test_no_more_jobs_are_sent_ahead_than_the_limit() -> None:
     assert bench.scheduler.idle
 
 
+def test_an_event_that_nobody_waits_for_is_told_by_its_token_unless_it_fails() -> None:
+    bench = Bench(("add", "a", 0)).measured("add")
+    for token in (5, 6, 7):
+        bench.scheduler.accept(m.Event(token, "add", NOTHING, (), m.NOBODY_WAITS))
+    for failure in (None, ("a.add", "hook", "ValueError", "no", "", b""), None):
+        bench.pump()
+        slot, job = bench.sent.pop(0)
+        bench.scheduler.done(slot, job.job, (((NOTHING, b"", failure, QUICK),),))
+    assert bench.scheduler.completed == [5, 7]
+    assert bench.outcomes() == [(6, m.FAILED)]
+
+
 def test_unmeasured_and_slow_work_is_sent_one_at_a_time() -> None:
     bench = Bench(("add", "a", 0))
     bench.fire("add", 3)

@@ -14,6 +14,7 @@ from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
 from rigger_mp.namespace import Chain
 
+NO_ACTORS = frozenset[str]()
 _ORDERED, _CONCURRENT = frozenset(("",)), frozenset[str]()
 
 
@@ -75,7 +76,7 @@ class Activity:
     unfinished: int = 0
     results: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     postponed: deque[Task] | None = None
-    tickets: set[str] = field(default_factory=set)
+    tickets: frozenset[str] = NO_ACTORS
     retries: int = 0
     lost: tuple[int, str] | None = None
     since: int = -1
@@ -105,7 +106,7 @@ class Task:
     activity: Activity
     stages: tuple[Stage, ...]
     home: int
-    actors: frozenset[str] = frozenset()
+    actors: frozenset[str] = NO_ACTORS
     estimate: float | None = None
 
     @property
@@ -243,6 +244,7 @@ __all__ = [
     "BACKGROUND",
     "CONFIGURE",
     "EVENT",
+    "NO_ACTORS",
     "SWAP",
     "WRITE",
     "Activity",

@@ -139,8 +139,7 @@ class Dispatcher:
         self._assembly.forget_retired()
         self._end_former()
         self._publish()
-        self._outbox += self._scheduler.messages
-        self._scheduler.messages.clear()
+        self._collect_endings()
         if self._drains and self._scheduler.idle:
             version = self._scheduler.log.version
             self._outbox += [m.Outcome(token, m.OK, (), (), version, "", "drain") for token in self._drains]
@@ -151,6 +150,14 @@ class Dispatcher:
         if self._output_waiting and not self._outbox and not self._peers.outcomes.blocked:
             self._settle_output()
         self._watch_writers()
+
+    def _collect_endings(self) -> None:
+        scheduler = self._scheduler
+        self._outbox += scheduler.messages
+        scheduler.messages.clear()
+        if scheduler.completed:
+            self._outbox.append(m.Completed(tuple(scheduler.completed), scheduler.log.version))
+            scheduler.completed.clear()
 
     def _end_former(self) -> None:
         if self._scheduler.table.superseded:

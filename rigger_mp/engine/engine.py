@@ -42,6 +42,7 @@ from rigger_mp.errors import DeadlockError, EngineLost, NotRunningError, QueueFu
 from rigger_mp.future import HookFuture
 
 T = TypeVar("T")
+_ENDINGS = frozenset({m.Outcome, m.Completed})
 EXIT_TIME = 2.0
 """Seconds that the dispatcher and the Manager get to end by themselves."""
 
@@ -207,7 +208,8 @@ class Engine:
             NotRunningError: the engine is stopping, stopped, or belongs to another process.
             QueueFull: there is no room, and this is the thread that makes room.
         """
-        self._send(lambda token: m.Event(token, hook, *arguments), waiter)
+        since = m.NOBODY_WAITS if waiter is None else -1
+        self._send(lambda token: m.Event(token, hook, *arguments, since), waiter)
 
     def call(self, hook: str, arguments: Arguments) -> Ended | Lost:
         """Fire a hook, wait for its end, and return that.
@@ -397,12 +399,14 @@ class Engine:
 
     def _deliver(self, batch: list[Any]) -> bool:
         """Take a batch of messages; tell whether it was one outcome, whose waiter reads, and nothing else."""
-        versions = [message.version for message in batch if type(message) is m.Outcome]
+        versions = [message.version for message in batch if type(message) in _ENDINGS]
         snapshot = self._snapshots.take(min(versions), max(versions)) if versions else None
         waiter: Waiter | None = None
         for message in batch:
             if type(message) is m.Outcome:
                 waiter = self._end(message, snapshot)
+            elif type(message) is m.Completed:
+                self._pending.pop_all(message.tokens)
             else:
                 self._hear(message)
         if versions and self._gates:

@@ -17,8 +17,10 @@ from rigger_mp.encoding import Encoded, dump_encoded
 from rigger_mp.namespace import is_reset
 
 Updates = dict[str, Encoded]
-Ended = tuple[bytes, Updates, tuple[Any, ...] | None, float]
-"""The fields of a :class:`~rigger_mp.engine.messages.Result`, its updates of globals by name."""
+Fields = tuple[bytes, bytes, tuple[Any, ...] | None, float]
+"""The fields of a :class:`~rigger_mp.engine.messages.Result`, ``b""`` for its updates of globals."""
+Ended = tuple[Fields, Updates]
+"""What a function did."""
 
 
 def combined_updates(stages: Iterable[Updates]) -> Updates | None:
@@ -29,15 +31,14 @@ def combined_updates(stages: Iterable[Updates]) -> Updates | None:
     """
     whole: Updates = {}
     for update in stages:
-        if not all(is_reset(update[name]) for name in whole.keys() & update.keys()):
+        shared = whole.keys() & update.keys()
+        if shared and not all(is_reset(update[name]) for name in shared):
             return None
         whole.update(update)
     return whole
 
 
-def encode_results(
-    stages: Sequence[Sequence[Ended]], merged: Sequence[Updates]
-) -> tuple[tuple[tuple[Any, ...], ...], ...]:
+def encode_results(stages: Sequence[Sequence[Ended]], merged: Sequence[Updates]) -> tuple[tuple[Fields, ...], ...]:
     """Return the fields of a job's :class:`~rigger_mp.engine.messages.Result`\\ s, by stage.
 
     Args:
@@ -46,12 +47,13 @@ def encode_results(
     """
     whole = combined_updates(merged) if len(merged) > 1 else None
     if whole is None:
-        return tuple([
-            tuple([(local, dump_encoded(updates) if updates else b"", *rest) for local, updates, *rest in stage])
-            for stage in stages
-        ])
-    results = [tuple([(local, b"", failure, seconds) for local, _, failure, seconds in stage]) for stage in stages]
+        return tuple([tuple([_with(updates, fields) for fields, updates in stage]) for stage in stages])
+    results = [tuple([fields for fields, _ in stage]) for stage in stages]
     if whole:
         *others, last = results[len(merged) - 1]
-        results[len(merged) - 1] = (*others, (last[0], dump_encoded(whole), *last[2:]))
+        results[len(merged) - 1] = (*others, _with(whole, last))
     return tuple(results)
+
+
+def _with(updates: Updates, fields: Fields) -> Fields:
+    return (fields[0], dump_encoded(updates), fields[2], fields[3]) if updates else fields

@@ -9,7 +9,8 @@ values (:mod:`rigger_mp.engine.descriptors`).
 ::
 
     user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
-    user's process ◀─ Outcome Squashed Log Output Record Answer Ready Refused Reloaded ManagerLost Stopped ── dispatcher
+    user's process ◀─ Outcome Completed Squashed Log Output Record ── dispatcher
+    user's process ◀─ Answer Ready Refused Reloaded ManagerLost Stopped ── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
     dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
@@ -30,6 +31,9 @@ Segments = tuple[Any, ...]
 
 OK, FAILED, WORKER_LOST, TIME_LIMIT, ENGINE_LOST, NESTING, NOT_KEPT, QUARANTINED, NOT_STARTED = range(9)
 """Statuses of an :class:`Outcome`."""
+
+NOBODY_WAITS = -2
+"""See :class:`Event`."""
 
 CALL_EVENT, CALL_CONFIGURE = range(2)
 """Kinds of a :class:`Job`."""
@@ -58,7 +62,8 @@ class Result(NamedTuple):
 class Event(NamedTuple):
     """A hook to fire. ``token`` is the sender's; 0 where nobody waits.
 
-    ``since`` is the version of the globals that the sender has and wants to go on from, -1: it does not.
+    ``since`` is the version of the globals that the sender has and wants to go on from, -1: it does not;
+    ``NOBODY_WAITS``: nor does it want the outcome, unless that is a failure.
     """
 
     token: int
@@ -159,6 +164,13 @@ class Outcome(NamedTuple):
     hook: str
     segments: Segments = ()
     news: tuple[CommitEntry, ...] | None = None
+
+
+class Completed(NamedTuple):
+    """Events that ended well and that nobody waits for, by their tokens; ``version`` is that of the globals."""
+
+    tokens: tuple[int, ...]
+    version: int
 
 
 class Squashed(NamedTuple):
@@ -356,7 +368,7 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
-        Outcome, Squashed, Log, Output, Record, Answer, Ready, Refused, Reloaded, ManagerLost, Stopped,
+        Outcome, Completed, Squashed, Log, Output, Record, Answer, Ready, Refused, Reloaded, ManagerLost, Stopped,
         Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip

@@ -20,11 +20,13 @@ class Outcomes:
     Attributes:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
+        completed: the tokens of events that ended well and that nobody waits for; likewise.
     """
 
     def __init__(self) -> None:
         self.counters = Counters()
         self.messages: list[Any] = []
+        self.completed: list[int] = []
 
     def report(
         self,
@@ -40,7 +42,9 @@ class Outcomes:
         hook = activity.plan.hook
         if activity.kind is EVENT:
             self.counters.ended(hook, status)
-        if activity.token:
+        if status == m.OK and activity.since == m.NOBODY_WAITS:
+            self.completed.append(activity.token)
+        elif activity.token:
             updates = activity.updates
             segments = activity.update_segments if status == m.OK else ()
             self.messages.append(

@@ -64,6 +64,9 @@ class LineStream(io.RawIOBase):
         origin: what runs here.
         send: sends a message to the dispatcher.
         original: the stream in whose place it is.
+
+    Attributes:
+        begun: by thread, what has no end of line yet.
     """
 
     def __init__(self, name: str, origin: Origin, send: Send, original: Any) -> None:
@@ -72,7 +75,7 @@ class LineStream(io.RawIOBase):
         self._origin = origin
         self._send = send
         self._original = original
-        self._begun: dict[int, bytes] = {}
+        self.begun: dict[int, bytes] = {}
 
     def writable(self) -> bool:
         """Return true."""
@@ -94,7 +97,7 @@ class LineStream(io.RawIOBase):
 
     def _take(self, data: bytes) -> None:
         thread = threading.get_ident()
-        lines, newline, rest = (self._begun.pop(thread, b"") + data).rpartition(b"\n")
+        lines, newline, rest = (self.begun.pop(thread, b"") + data).rpartition(b"\n")
         if newline:
             self._tell(lines + newline)
         if len(rest) > LONGEST_PART:
@@ -102,19 +105,17 @@ class LineStream(io.RawIOBase):
             self._tell(rest[:end])
             rest = rest[end:]
         if rest:
-            self._begun[thread] = rest
+            self.begun[thread] = rest
 
     def finish_lines(self) -> None:
         """Send what has no end of line yet, of this thread and of those that have ended."""
-        if not self._begun:
-            return
         running = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
-        for thread in self._begun.keys() - running:
-            self._tell(self._begun.pop(thread))
+        for thread in self.begun.keys() - running:
+            self._tell(self.begun.pop(thread))
 
     def forget_lines(self) -> None:
         """Drop what has no end of line yet: another process sends it."""
-        self._begun.clear()
+        self.begun.clear()
 
     def _tell(self, data: bytes) -> None:
         self._send(m.Output(data.decode("utf-8", "backslashreplace"), self._name, *self._origin.describe()))
@@ -190,7 +191,8 @@ class Forwarder:
     def finish_lines(self) -> None:
         """Send lines that a function has begun and not ended."""
         for stream in self._streams:
-            stream.finish_lines()
+            if stream.begun:
+                stream.finish_lines()
 
 
 def _end_of_whole_characters(data: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from rigger_mp.engine import messages as m
@@ -132,6 +132,11 @@ class PendingTable:
         if pending is not None:
             self._free.append(token % self.size)
         return pending
+
+    def pop_all(self, tokens: Iterable[int]) -> None:
+        """Take messages out, those of them that are pending."""
+        size, pop, free = self.size, self._entries.pop, self._free
+        free += [token % size for token in tokens if pop(token, None) is not None]
 
     def take_all(self) -> list[Pending]:
         """Take everything out."""

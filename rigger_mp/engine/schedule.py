@@ -31,6 +31,7 @@ from rigger_mp.engine.activity import (
     BACKGROUND,
     CONFIGURE,
     EVENT,
+    NO_ACTORS,
     SWAP,
     WRITE,
     Activity,
@@ -56,8 +57,6 @@ from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archiv
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
-_NO_ACTORS: frozenset[str] = frozenset()
-
 
 class Scheduler:
     """Decides what runs next, where.
@@ -77,6 +76,7 @@ class Scheduler:
     Attributes:
         counters: what has happened.
         messages: for the user's process; whoever sends them clears it.
+        completed: for the user's process: the tokens of events that ended well and that nobody waits for; likewise.
         commits: for the Manager, likewise.
         begun: the tokens of what takes effect before a worker can mark it as started: assignments among those
             commits, and events whose background handlers are handed over; likewise.
@@ -116,6 +116,7 @@ class Scheduler:
         self.outcomes = Outcomes()
         self.counters = self.outcomes.counters
         self.messages = self.outcomes.messages
+        self.completed = self.outcomes.completed
         self.commits: list[m.CommitEntry] = []
         self.begun: list[int] = []
         self.delayed: list[tuple[Task, int]] = []
@@ -332,7 +333,7 @@ class Scheduler:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
         else:
             if plan.actors:
-                event.tickets = self._turns.draw(event, plan.actors)
+                self._turns.draw(event, plan.actors)
             if not event.fused or plan.handover:
                 event.pinned = self.log.pin(plan.reads)
         self._next_step(event)
@@ -375,7 +376,7 @@ class Scheduler:
         return [self._task(event, (part,), home) for home, part in group_by_home(stages[0], self.threaded)]
 
     def _task(self, activity: Activity, stages: tuple[Stage, ...], home: int) -> Task:
-        actors = _NO_ACTORS
+        actors = NO_ACTORS
         if activity.tickets:
             actors = frozenset(f.actor for stage in stages for f in stage if f.actor) & activity.tickets
         return Task(activity, stages, home, actors)
@@ -406,6 +407,8 @@ class Scheduler:
 
     def _finish_step(self, event: Activity, results: Results) -> None:
         for stage in results:
+            if not any([local or updates or failure for local, updates, failure, _ in stage]):  # noqa: C419 - faster
+                continue
             failures = failures_of(stage)
             if failures and not event.squash:
                 self._end(event, m.FAILED, failures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from rigger_mp.engine.activity import Activity, Task
+from rigger_mp.engine.activity import NO_ACTORS, Activity, Task
 
 
 class Turns:
@@ -22,19 +22,19 @@ class Turns:
         self._due: deque[Task] = deque()
         self._busy = False
 
-    def draw(self, activity: Activity, actors: frozenset[str]) -> set[str]:
-        """Draw a ticket for each actor; return those drawn."""
+    def draw(self, activity: Activity, actors: frozenset[str]) -> None:
+        """Draw a ticket for each actor."""
         for actor in actors:
             self._tickets.setdefault(actor, deque()).append(activity)
-        return set(actors)
+        activity.tickets = actors
 
     def transfer(self, giver: Activity, taker: Activity, actors: Iterable[str]) -> None:
         """Hand tickets to another activity, which takes the giver's place."""
         for actor in actors:
             queue = self._tickets[actor]
             queue[queue.index(giver)] = taker
-            giver.tickets.discard(actor)
-            taker.tickets.add(actor)
+            giver.tickets -= {actor}
+            taker.tickets |= {actor}
 
     def queue(self, task: Task) -> None:
         """Make a task ready now, or when it is its activity's turn with every actor of the task."""
@@ -45,7 +45,7 @@ class Turns:
         """Take back the tickets of an activity that has ended."""
         if not activity.tickets:
             return
-        actors, activity.tickets = activity.tickets, set()
+        actors, activity.tickets = activity.tickets, NO_ACTORS
         for actor in actors:
             self._tickets[actor].remove(activity)
             self._advance(actor)
@@ -73,7 +73,7 @@ class Turns:
                 return
         for actor in task.actors:
             self._tickets[actor].popleft()
-            activity.tickets.discard(actor)
+            activity.tickets -= {actor}
             self._advance(actor)
         self._make_ready(task)
 

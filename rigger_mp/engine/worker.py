@@ -126,7 +126,8 @@ class Worker:
             self._marks.start(job.token)
         if job.kept is not None and self._job_marks is not None:
             place = self._job_marks.start(*job.kept)
-            failed = self._run_and_keep(job)
+            done = self._run_and_keep(job)
+            failed = any(result[2] is not None for stage in done.results for result in stage)
             self._job_marks.end(place, failed=failed)
         else:
             self._run_and_keep(job)
@@ -134,15 +135,15 @@ class Worker:
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
-    def _run_and_keep(self, job: m.Job) -> bool:
-        """Run a job and keep its results; tell whether a function failed."""
+    def _run_and_keep(self, job: m.Job) -> m.Done:
+        """Run a job, keep its results and return them."""
         complete: m.Job = self._reader.complete(job)
         self._recent = complete.segments
         done = self._host.run(complete)
         self._leave_fork()
         with self._writing:
             self._keep(done)
-        return any(result[2] is not None for stage in done.results for result in stage)
+        return done
 
     def _keep(self, done: m.Done) -> None:
         if done.segments:
