@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rigger_mp.encoding import collect, encode_updates, load_names
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.job_updates import Ended, combined_updates, encode_results
+from rigger_mp.engine.job_updates import Returned, combined_updates, encode_results
 
 FAILURE = ("a.add", "hook", "ValueError", "no", "", b"")
 
@@ -24,11 +24,11 @@ STAGES = st.lists(st.lists(UPDATES, min_size=1, max_size=3), min_size=1, max_siz
 LIST_MERGE = st.sampled_from(["extend", "replace"])
 
 
-def ended(update: dict[str, Any], failure: Any = None) -> Ended:
+def returned(update: dict[str, Any], failure: Any = None) -> Returned:
     return (b"", b"", failure, 0.1), encode_updates(update)
 
 
-def merged(stage: list[Ended]) -> Any:
+def merged(stage: list[Returned]) -> Any:
     return collect([updates for _, updates in stage])
 
 
@@ -41,7 +41,7 @@ def committed(log: CommitLog, results: Any) -> dict[str, Any]:
     return {name: log.namespace.load(name) for name in log.namespace}
 
 
-def one_by_one(log: CommitLog, stages: list[list[Ended]]) -> dict[str, Any]:
+def one_by_one(log: CommitLog, stages: list[list[Returned]]) -> dict[str, Any]:
     for stage in stages:
         committed(log, encode_results([stage], [merged(stage)]))
     return {name: log.namespace.load(name) for name in log.namespace}
@@ -51,14 +51,14 @@ def one_by_one(log: CommitLog, stages: list[list[Ended]]) -> dict[str, Any]:
 def test_together_they_do_what_they_do_one_by_one(
     before: dict[str, Any], updates: list[list[dict[str, Any]]], list_merge: str, fails: bool
 ) -> None:
-    stages = [[ended(update) for update in stage] for stage in updates]
+    stages = [[returned(update) for update in stage] for stage in updates]
     kept = [merged(stage) for stage in stages]
     expected_stages = list(stages)
     if fails:
-        stages.append([ended({"x": "an update beside a failure"}), ended({}, FAILURE)])
+        stages.append([returned({"x": "an update beside a failure"}), returned({}, FAILURE)])
     logs = CommitLog(list_merge), CommitLog(list_merge)
     for log in logs:
-        committed(log, encode_results([[ended(before)]], [encode_updates(before)]))
+        committed(log, encode_results([[returned(before)]], [encode_updates(before)]))
     results = encode_results(stages, kept)
     expected = one_by_one(logs[0], expected_stages)
     state = committed(logs[1], results[: len(kept)])
@@ -69,7 +69,7 @@ def test_together_they_do_what_they_do_one_by_one(
 
 
 def test_stages_that_replace_are_one_commit() -> None:
-    stages = [[ended({"x": 1, "first": 1})], [ended({})], [ended({"x": 2, "log": ["a"]})], [ended({})]]
+    stages = [[returned({"x": 1, "first": 1})], [returned({})], [returned({"x": 2, "log": ["a"]})], [returned({})]]
     log = CommitLog()
     state = committed(log, encode_results(stages, [merged(stage) for stage in stages]))
     assert state == {"x": 2, "first": 1, "log": ["a"]}
@@ -85,6 +85,6 @@ def test_a_stage_that_merges_into_another_ones_update_is_a_commit_of_its_own() -
 
 def test_what_each_function_updates_of_a_single_stage_stays_its_own() -> None:
     # The stage may have functions in other processes, whose updates come in between.
-    stage = [ended({"x": 1}), ended({}), ended({"x": 2})]
+    stage = [returned({"x": 1}), returned({}), returned({"x": 2})]
     ((first, second, third),) = encode_results([stage], [merged(stage)])
     assert (load_names(first[1]), second[1], load_names(third[1])) == ({"x": 1}, b"", {"x": 2})

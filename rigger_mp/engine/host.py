@@ -20,7 +20,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.callables import HostCallable, describe_callable
 from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
-from rigger_mp.engine.job_updates import Ended, Updates, encode_results
+from rigger_mp.engine.job_updates import Returned, Updates, encode_results
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.output import Forwarder, set_log_levels
 from rigger_mp.engine.replica import Replica
@@ -255,7 +255,7 @@ class PluginHost:
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
         view = EventView(job, self._config, self._replica)
-        stages: list[list[Ended]] = []
+        stages: list[list[Returned]] = []
         merged: list[Updates] = []
         segments: list[Segment] = []
         for stage in job.stages:
@@ -270,15 +270,15 @@ class PluginHost:
 
     def _run_stage(
         self, job: m.Job, stage: tuple[str, ...], view: EventView, segments: list[Segment]
-    ) -> list[Ended]:
-        results: list[Ended] = []
+    ) -> list[Returned]:
+        results: list[Returned] = []
         for function_id in stage:
             results.append(self._call(function_id, view, segments))
             if results[-1][0][2] is not None and not (self._settings.threaded or job.squash):
                 break
         return results
 
-    def _merge(self, job: m.Job, ended: list[Ended], view: EventView) -> Updates:
+    def _merge(self, job: m.Job, ended: list[Returned], view: EventView) -> Updates:
         """Take in what a stage did to the globals, and return it as one update."""
         update = ended[0][1] if len(ended) == 1 else collect([updates for _, updates in ended])
         if update and job.commit:
@@ -298,7 +298,7 @@ class PluginHost:
             for update in merged_updates(entry):
                 self._replica.commit(update)
 
-    def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> Ended:
+    def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> Returned:
         called = self._functions.get(function_id)
         self._forwarder.origin.function_id = function_id
         start = time.perf_counter()

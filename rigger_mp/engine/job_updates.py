@@ -19,8 +19,8 @@ from rigger_mp.namespace import is_reset
 Updates = dict[str, Encoded]
 Fields = tuple[bytes, bytes, tuple[Any, ...] | None, float]
 """The fields of a :class:`~rigger_mp.engine.messages.Result`, ``b""`` for its updates of globals."""
-Ended = tuple[Fields, Updates]
-"""What a function did."""
+Returned = tuple[Fields, Updates]
+"""What a function returned."""
 
 
 def combined_updates(stages: Iterable[Updates]) -> Updates | None:
@@ -38,7 +38,7 @@ def combined_updates(stages: Iterable[Updates]) -> Updates | None:
     return whole
 
 
-def encode_results(stages: Sequence[Sequence[Ended]], merged: Sequence[Updates]) -> tuple[tuple[Fields, ...], ...]:
+def encode_results(stages: Sequence[Sequence[Returned]], merged: Sequence[Updates]) -> tuple[tuple[Fields, ...], ...]:
     """Return the fields of a job's :class:`~rigger_mp.engine.messages.Result`\\ s, by stage.
 
     Args:
