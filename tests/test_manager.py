@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from waiting import DEADLINE, wait_for
 
 from rigger_mp.encoding import dump_updates, load_chain
+from rigger_mp.engine import manager as manager_module
 from rigger_mp.engine import manager_client
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import frame, write_all
@@ -193,6 +195,39 @@ def test_a_read_waits_for_its_version() -> None:
     os.close(writing)
     assert found == [["a"]]
     assert published.settle()[0] == 1
+
+
+@pytest.fixture
+def published(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> PublishedNamespace:
+    """Return a namespace whose thread has taken in a commit and lets the next ones gather for long."""
+    monkeypatch.setattr(manager_module, "GATHER_TIME", 10 * DEADLINE)
+    published = PublishedNamespace("extend")
+    published.follow(pipe[0])
+    publish(pipe[1], a=1)
+    wait_for(lambda: published._namespace.version == 1)
+    return published
+
+
+def test_a_read_takes_in_what_has_gathered(published: PublishedNamespace, pipe: tuple[int, int]) -> None:
+    publish(pipe[1], b="x" * 50_000)
+    publish(pipe[1], c=1)
+    start = time.monotonic()
+    assert sorted(published.names(3)) == ["a", "b", "c"]
+    assert time.monotonic() - start < DEADLINE
+
+
+def test_while_reads_miss_something_nothing_gathers(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "WATCHED_TIME", 10 * DEADLINE)
+    monkeypatch.setattr(manager_module, "GATHER_TIME", 10 * DEADLINE)
+    published = PublishedNamespace("extend")
+    published.follow(pipe[0])
+    thread = threading.Thread(target=published.names, args=(1,))
+    thread.start()
+    wait_for(lambda: published._watched_until > 0)
+    publish(pipe[1], a=1)
+    thread.join(DEADLINE)
+    publish(pipe[1], a=2)
+    wait_for(lambda: published._namespace.version == 2)
 
 
 def test_without_a_setup_it_ends() -> None:

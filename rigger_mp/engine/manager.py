@@ -7,6 +7,9 @@
 
 Reads name the version they want and wait until it is published, so that whoever has seen an event end also
 sees its updates. What is kept are encoded chains: no user code runs here.
+
+The thread lets commits gather in the pipe: to wake for each would take a core from those who wait for the event. A
+read that misses something takes it in by itself; as long as reads do, the thread wakes for each.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterable
 from multiprocessing.managers import BaseManager
 from pathlib import Path
@@ -30,6 +34,12 @@ from rigger_mp.engine.frames import FrameReader
 from rigger_mp.engine.process import open_sentinel
 from rigger_mp.namespace import Chain, VersionedNamespace
 
+GATHER_TIME = 0.005
+"""Seconds that commits may gather before they are taken in."""
+WATCHED_TIME = 0.1
+"""Seconds after a read that missed something in which commits are taken in at once."""
+GATHER_BYTES = 1 << 14
+"""Bytes of commits from which on more is expected at once: what fills the pipe keeps the dispatcher waiting."""
 READ_TIME = 30.0
 """Seconds that a read waits for its version before it answers with what there is."""
 
@@ -40,6 +50,8 @@ class PublishedNamespace:
     def __init__(self, list_merge: str) -> None:
         self._namespace = VersionedNamespace(list_merge)
         self._changed = threading.Condition()
+        self._sources: list[FrameReader] = []
+        self._watched_until = 0.0
         self._following: threading.Thread | None = None
 
     def read(self, names: Iterable[str] | None, version: int, exact: bool = True) -> dict[str, Chain]:
@@ -73,30 +85,49 @@ class PublishedNamespace:
             return version, self._namespace.read_many(None, version)
 
     def _await(self, version: int) -> None:
+        if self._namespace.version < version:
+            self._watched_until = time.monotonic() + WATCHED_TIME
+            for source in self._sources:
+                self._take_in(source.read_to_end())
         self._changed.wait_for(lambda: self._namespace.version >= version, READ_TIME)
 
     def follow(self, fd: int) -> None:
         """Take in what the dispatcher publishes, in a thread, until it closes its end."""
-        self._following = threading.Thread(target=self._follow, args=(fd,), daemon=True)
+        os.set_blocking(fd, False)
+        source = FrameReader(fd)
+        with self._changed:
+            self._sources.append(source)
+        self._following = threading.Thread(target=self._follow, args=(source,), daemon=True)
         self._following.start()
 
-    def _follow(self, fd: int) -> None:
-        reader = FrameReader(fd)
-        while not reader.eof:
-            for payload in reader.read():
-                for message in m.unpack(payload):
-                    self._take(message)
-        os.close(fd)
+    def _follow(self, source: FrameReader) -> None:
+        arrival = select.poll()
+        arrival.register(source.fd, select.POLLIN)
+        while not source.eof:
+            arrival.poll()
+            with self._changed:
+                payloads = source.read()
+                self._take_in(payloads)
+            more_to_come = source.buffered or sum(map(len, payloads)) > GATHER_BYTES
+            if not more_to_come and time.monotonic() > self._watched_until:
+                time.sleep(GATHER_TIME)
+        with self._changed:
+            self._sources.remove(source)
+            os.close(source.fd)
+
+    def _take_in(self, payloads: Iterable[bytes]) -> None:
+        for payload in payloads:
+            for message in m.unpack(payload):
+                self._take(message)
+        self._changed.notify_all()
 
     def _take(self, message: Any) -> None:
-        with self._changed:
-            if isinstance(message, m.Republish):
-                self._namespace.restore(message.version, message.chains)
-            else:
-                self._namespace.raise_floor(message.floor)
-                for entry in message.entries:
-                    self._namespace.commit(merged_updates(entry))
-            self._changed.notify_all()
+        if isinstance(message, m.Republish):
+            self._namespace.restore(message.version, message.chains)
+        else:
+            self._namespace.raise_floor(message.floor)
+            for entry in message.entries:
+                self._namespace.commit(merged_updates(entry))
 
 
 class NamespaceManager(BaseManager):
