@@ -331,8 +331,8 @@ def dump_encoded(encoded: dict[str, Encoded]) -> bytes:
     return marshal.dumps(encoded)
 
 
-_PICKLE_MARK = b"\x80"[0]
-"""The first byte of a pickle, and never of what marshal writes for a dict."""
+PICKLE_MARK = b"\x80"[0]
+"""The first byte of a pickle, and never of what marshal writes."""
 
 
 class _NamesUnpickler(pickle.Unpickler):
@@ -352,7 +352,7 @@ def load_names(data: bytes, segments: Mapping[int, Any] | None = None) -> dict[s
         data: what they returned.
         segments: where large values are, by their ids.
     """
-    if data[0] != _PICKLE_MARK:
+    if data[0] != PICKLE_MARK:
         plain: dict[str, Encoded] = marshal.loads(data)
         return plain
     unpickler = _NamesUnpickler(io.BytesIO(data))

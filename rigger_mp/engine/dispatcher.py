@@ -25,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rigger_mp.encoding import PICKLE_MARK
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Task
 from rigger_mp.engine.assembly import Assembly
@@ -253,8 +254,8 @@ class Dispatcher:
 
     def _on_ingress(self, _mask: int) -> None:
         for payload in self._peers.ingress.read():
-            frame = _BytesUnpickler(BytesIO(payload)).load()
-            floor, batch = marshal.loads(frame)
+            pickled = payload[0] == PICKLE_MARK
+            floor, batch = marshal.loads(_BytesUnpickler(BytesIO(payload)).load() if pickled else payload)
             self._floor = max(self._floor, floor)
             for message in m.unpack(batch):
                 self._take(message)

@@ -3,7 +3,8 @@
 Messages are gathered in a list; what is put into the queue is a token that, when the queue's feeder thread
 pickles it, turns into everything gathered by then. A burst so travels in few large frames. A message that
 somebody waits for, while the feeder has nothing to do, is written to the queue's pipe at once, by the caller:
-nothing could be gathered with it, and a switch of threads costs as much as one of processes.
+nothing could be gathered with it, and a switch of threads costs as much as one of processes. What the queue writes is
+a pickle of a frame, what the caller writes the frame itself.
 
 The queue's locks stay in the user's process: the dispatcher reads the pipe itself, so that no lock is shared
 with a process that can die.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import marshal
 import multiprocessing
 import os
-import pickle
 import select
 import threading
 from collections.abc import Callable
@@ -133,7 +133,7 @@ class Ingress:
 
     def _write(self, message: Any) -> bool:
         """Write a message to the pipe if that takes it whole, without waiting; tell whether it did."""
-        data = frame(pickle.dumps(self._frame([message])))
+        data = frame(self._frame([message]))
         if len(data) > select.PIPE_BUF or self._room.poll(0) != [(self._fd, select.POLLOUT)]:
             return False
         try:
