@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says nothing on a slow and busy machine.
 settings.register_profile("rigger_mp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rigger_mp")
+
+# What a shell starts in the background ignores Ctrl-C, and so would every child of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GRACE = 5.0
 """Seconds that what is ending already may take to end."""
