@@ -74,6 +74,13 @@ def program(tmp_path: Path) -> Iterator[Program]:
     program.kill()
 
 
+@pytest.fixture
+def program_without_store() -> Iterator[Program]:
+    program = Program()
+    yield program
+    program.kill()
+
+
 def stream(client: RiggerClient, out: Path, hook: str = "record") -> list[Future[Any]]:
     """Fire events of all kinds; with what they return, where anything."""
     return [
@@ -184,19 +191,21 @@ def test_replies_are_known_to_the_next_server(program: Program) -> None:
             assert wire.ask(event_name="status")["stats"]["events"]["accepted"] == 0
 
 
-def test_without_a_store_what_a_killed_server_may_have_run_is_not_sent_to_the_next(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    program = Program()
+def test_without_a_store_what_a_killed_server_may_have_run_is_not_sent_to_the_next(
+    program_without_store: Program, tmp_path: Path
+) -> None:
+    program, out = program_without_store, tmp_path / "out"
+    never = {"gate": str(tmp_path / "gate"), "path": str(tmp_path / "held")}
     with RiggerClient("127.0.0.1", program.port, retry_for=60) as client:
         futures = stream(client, out)
+        held = client.submit("hold", ["held"], **never, text=TOTAL)  # however fast the server, this has not ended
         wait_for(lambda: done(futures) > 0.3 * TOTAL)
         program.kill()
         program.start()
-        lost = lost_of(futures, ServerRestartedError)
-        assert lost
+        assert isinstance(held.exception(60), ServerRestartedError)
+        lost_of(futures, ServerRestartedError)
         assert client.fire_hook("sum", grab_result=["sum"], a=1, b=2) == {"sum": 3}
         wait_for(lambda: client.status()["events"]["pending"] == 0)
-    program.kill()
     assert max(ledger(out).values()) == 1
 
 
