@@ -220,8 +220,9 @@ class Assembly:
         registry = self._present.registry
         self._callbacks += 1
         function_id = f"\0{self._callbacks}"
-        self._supervisor.load(m.Load(function_id, bind.label, bind.stage, bind.function), self._present.seats)
         home = ANY if bind.concurrent else registry.callback_home(bind.hook)
+        load = m.Load(function_id, bind.label, bind.stage, bind.function)
+        self._supervisor.load(load, self._present.seats_that_may_run(home))
         actor = "" if bind.concurrent else function_id
         function = Function(function_id, bind.label, "", home, bind.concurrent, bind.reads, actor)
         # Once unbound, it is still held by the plans of events that were accepted before.

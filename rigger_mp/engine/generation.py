@@ -167,6 +167,11 @@ class Generation:
         seats = self._supervisor.seats
         return [seats[slot.number] for slot in self.slots if slot.number in seats]
 
+    def seats_that_may_run(self, home: int) -> list[Seat]:
+        """Return the seats where a function of this home may run."""
+        numbers = self.shared if home == ANY else {home}
+        return [seat for seat in self.seats if seat.slot.number in numbers]
+
     @property
     def tried(self) -> bool:
         """Whether every seat that there is has a process with its instances, or never will have one."""
