@@ -271,6 +271,14 @@ def encode_updates(updates: Mapping[str, object]) -> dict[str, Encoded]:
     return _encode_named(updates, encode_update, "update")
 
 
+def is_plain(updates: dict[Any, Any]) -> bool:
+    """Tell whether updates of globals are encoded as they are: plain names with plain values."""
+    for name, value in updates.items():  # noqa: SIM110 - all() of a generator takes three times as long
+        if type(name) is not str or type(value) not in PLAIN:
+            return False
+    return True
+
+
 def dump_assignments(values: Mapping[str, object]) -> bytes:
     """Encode values that replace older ones instead of being merged into them.
 

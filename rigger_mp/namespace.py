@@ -10,6 +10,9 @@ and a commit costs the size of the update, amortised, never the size of the name
     commit {"files": +{"a": 1}}         chain of "files":  base {...}  +{"a": 1}
     commit {"files": +{"b": 2}}                            base {...}  +{"a": 1}  +{"b": 2}
     compaction                                             base {..., "a": 1, "b": 2}
+
+What is added rather than committed waits until somebody reads: many updates are few where the later ones replace what
+the earlier ones set.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from rigger_mp.errors import EncodingError
 LINK_OVERHEAD = 200
 """Bytes that one more link costs a reader, beside its pickle."""
 MIN_LINKS_TO_COMPACT = 32
+MOST_WAITING = 256
 
 Chain = tuple[Encoded, ...]
 Commit = Mapping[str, Encoded]
@@ -39,6 +43,25 @@ def is_reset(link: Encoded) -> bool:
 def is_deletion(link: Encoded) -> bool:
     """Tell whether a link deletes its name."""
     return type(link) is tuple and link[0] == "d"
+
+
+def joined_commits(commits: Iterable[Commit]) -> list[dict[str, Encoded]]:
+    """Return as few commits as do what these do one after another."""
+    joined: list[dict[str, Encoded]] = []
+    for commit in commits:
+        if joined and _replaces(commit, joined[-1]):
+            joined[-1].update(commit)
+        else:
+            joined.append(dict(commit))
+    return joined
+
+
+def _replaces(commit: Commit, earlier: Commit) -> bool:
+    """Tell whether a commit merges nothing into what an earlier one says of the same names."""
+    for name, link in commit.items():  # noqa: SIM110 - all() of a generator takes three times as long
+        if type(link) is tuple and name in earlier and not is_reset(link):
+            return False
+    return True
 
 
 def _weight(link: Encoded) -> int:
@@ -62,18 +85,23 @@ class Namespace:
         self._most_links = MIN_LINKS_TO_COMPACT if compacts else sys.maxsize
         self._chains: dict[str, list[Encoded]] = {}
         self._tail_weight: dict[str, int] = {}
+        self._waiting: list[Commit] = []
 
     def __contains__(self, name: object) -> bool:
+        self.settle()
         return name in self._chains
 
     def __iter__(self) -> Iterator[str]:
+        self.settle()
         return iter(self._chains)
 
     def __len__(self) -> int:
+        self.settle()
         return len(self._chains)
 
     def has_any(self, names: frozenset[str]) -> bool:
         """Tell whether there is any of these names."""
+        self.settle()
         return not names.isdisjoint(self._chains)
 
     def chain(self, name: str) -> Chain:
@@ -82,6 +110,7 @@ class Namespace:
         Raises:
             KeyError: there is no such name.
         """
+        self.settle()
         return tuple(self._chains[name])
 
     def load(self, name: str) -> Any:
@@ -90,21 +119,36 @@ class Namespace:
         Raises:
             KeyError: there is no such name.
         """
+        self.settle()
         chain = self._chains[name]
         return load_chain(chain, self.list_merge) if type(chain[0]) is tuple else chain[0]
 
     def export(self) -> dict[str, Chain]:
         """Return every chain, for another process to import."""
+        self.settle()
         return {name: tuple(chain) for name, chain in self._chains.items()}
 
     def replace(self, chains: Mapping[str, Chain]) -> None:
         """Forget everything and take over what :meth:`export` returned."""
+        self._waiting.clear()
         self._chains = {name: list(chain) for name, chain in chains.items()}
         self._tail_weight = {name: sum(map(_weight, chain[1:])) for name, chain in chains.items()}
 
+    def add(self, update: Commit) -> bool:
+        """Have one set of updates applied, at the latest when somebody reads; return as :meth:`settle` does."""
+        self._waiting.append(update)
+        return len(self._waiting) >= MOST_WAITING and self.settle()
+
+    def settle(self) -> bool:
+        """Apply what was added; return whether that deletes any name."""
+        if not self._waiting:
+            return False
+        waiting, self._waiting = self._waiting, []
+        return any([self.commit(update) for update in joined_commits(waiting)])  # noqa: C419 - all must be committed
+
     def commit(self, update: Commit) -> bool:
-        """Apply one set of updates; return whether it deletes any name."""
-        deletes = False
+        """Apply one set of updates at once; return whether it, or what was added before, deletes any name."""
+        deletes = self.settle()
         for name, link in update.items():
             if type(link) is not tuple:
                 self._chains[name] = [link]
@@ -204,9 +248,12 @@ class VersionedNamespace:
         self._prune_at = {}
         self._superseded.clear()
 
-    def commit(self, updates: Iterable[Commit]) -> None:
-        """Apply sets of updates, one after another, as one version: the next."""
-        self.version += 1
+    def commit(self, updates: Iterable[Commit], versions: int = 1) -> None:
+        """Apply sets of updates, one after another, as one version: the next, or so many later.
+
+        No version in between will be read.
+        """
+        self.version += versions
         for update in updates:
             self._apply(update)
 

@@ -49,13 +49,17 @@ class Call:
 
 @dataclass(eq=False)
 class Execution:
-    """One job that a host started; ``end`` is when it finished or was lost."""
+    """One job, or event of a series, that a host started; ``end`` is when it finished or was lost.
+
+    Of a series, ``place`` is that of the event, and ``job`` is as if it were sent alone.
+    """
 
     event: int
     job: m.Job
     start: int
     calls: list[Call]
     results: tuple[tuple[tuple[Any, ...], ...], ...]
+    place: int | None = None
     end: int = 0
     lost: bool = False
 
@@ -81,7 +85,7 @@ class Host:
     """A simulated process: a replica, jobs not started, the job that runs, results not yet delivered."""
 
     replica: Namespace
-    inbox: deque[m.Job] = field(default_factory=deque)
+    inbox: deque[tuple[m.Job, int | None]] = field(default_factory=deque)
     running: Execution | None = None
     outbox: deque[Execution] = field(default_factory=deque)
     last_job: int = 0
@@ -181,6 +185,15 @@ class World:
                 return
         self.accepted[number] = accepted
 
+    def fire_series(self, hook: str, count: int) -> None:
+        events = []
+        for _ in range(count):
+            number = len(self.accepted) + 1
+            plan = self.scheduler.registry.plan(hook)
+            self.accepted[number] = Accepted(number, "event", plan, self.scheduler.squash)
+            events.append((number, dump_arguments({"event": number})))
+        self.scheduler.accept_series(m.Series(hook, events))
+
     def write(self, values: dict[str, Any], clear: bool) -> None:
         number = len(self.accepted) + 1
         self.accepted[number] = Accepted(number, "write", Plan("", concurrent=False))
@@ -232,7 +245,7 @@ class World:
             jobs += self.scheduler.next_jobs()
         for slot, job in jobs:
             assert slot.up
-            self.hosts[slot.number].inbox.append(job)
+            self.hosts[slot.number].inbox.extend(_unfold(job))
         self._check_budget()
         self._take_delayed()
         self._note_changes()
@@ -242,6 +255,9 @@ class World:
             else:
                 self.squashed.append(message)
         self.scheduler.messages.clear()
+        for token in self.scheduler.completed:
+            self.accepted[token].outcomes.append(m.Outcome(token, m.OK, (), (), self.log.version, "", ""))
+        self.scheduler.completed.clear()
         for slot in self.scheduler.table.take_drained():
             host = self.hosts.pop(slot.number, None)
             assert host is None or not (host.inbox or host.running or host.outbox)
@@ -275,9 +291,9 @@ class World:
 
     def start(self, slot: Slot) -> None:
         host = self.hosts[slot.number]
-        job = host.inbox.popleft()
+        job, place = host.inbox.popleft()
         event = load_names(job.arguments)["event"]
-        execution = Execution(event, job, self._tick(), [], ())
+        execution = Execution(event, job, self._tick(), [], (), place)
         self._check_place(slot, job)
         self._check_kept(job)
         self._apply(host.replica, job.delta)
@@ -324,12 +340,19 @@ class World:
         execution = self.hosts[slot.number].outbox.popleft()
         self._deliver(slot, execution)
         if twice:
-            self.scheduler.done(slot, execution.job.job, execution.results)
+            self._tell(slot, execution)
 
     def _deliver(self, slot: Slot, execution: Execution) -> None:
         for call in execution.calls:
             call.delivered = True
-        self.scheduler.done(slot, execution.job.job, execution.results)
+        self._tell(slot, execution)
+
+    def _tell(self, slot: Slot, execution: Execution) -> None:
+        number, place = execution.job.job, execution.place
+        if place is None:
+            self.scheduler.done(slot, number, execution.results)
+        else:
+            self.scheduler.done_of_series(slot, number - place, place, (execution.results,))
 
     def _tick(self) -> int:
         self.clock += 1
@@ -400,6 +423,16 @@ class World:
 
 
 _MISSING = object()
+
+
+def _unfold(job: m.Job) -> list[tuple[m.Job, int | None]]:
+    """Return a job, or the events of its series as if each were one, with their places."""
+    unfolded: list[tuple[m.Job, int | None]] = []
+    for place, (token, arguments) in enumerate(job.series):
+        delta = job.delta if place == 0 else None
+        alone = job._replace(job=job.job + place, token=token, arguments=arguments, delta=delta, series=())
+        unfolded.append((alone, place))
+    return unfolded or [(job, None)]
 
 
 def _result(call: Call) -> tuple[Any, ...]:

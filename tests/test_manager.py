@@ -31,7 +31,7 @@ Start = Callable[[], ManagerProcess]
 def publish(fd: int, floor: int = 0, **updates: object) -> None:
     """Write a commit as the dispatcher does."""
     entry = ((dump_updates(updates),),)
-    write_all(fd, frame(m.pack((m.Publish(0, (entry,), floor),))))
+    write_all(fd, frame(m.pack((m.Publish(0, ((1, entry),), floor),))))
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def test_records_below_the_level_of_their_logger_are_dropped(caplog: pytest.LogC
 
 def test_a_long_line_is_cut_between_characters_or_where_there_are_none() -> None:
     origin, sent = Origin("worker-0"), []
-    stream = LineStream("stdout", origin, sent.append, None)
+    stream = LineStream("stdout", origin, sent.append, None, {})
     stream.write(("\N{EURO SIGN}" * LONGEST_PART).encode())
     stream.finish_lines()
     assert "".join(output.text for output in sent) == "\N{EURO SIGN}" * LONGEST_PART

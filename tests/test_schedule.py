@@ -13,11 +13,13 @@ from scheduler_checks import check_history
 from scheduler_model import GLOBALS, World
 
 from rigger_mp import namespace
-from rigger_mp.engine import commit_log
+from rigger_mp.engine import commit_log, series
 from rigger_mp.engine.activity import ARCHIVE, Slot
 from rigger_mp.engine.registry import ANY, Function, Registry
 
 HOOKS = [f"hook{number}" for number in range(6)]
+STEADY = "steady"
+"""A hook whose events are ordered and run whole on one worker: they may be sent as series."""
 
 
 class Instances:
@@ -39,7 +41,15 @@ class Instances:
         self.idents += [f"stateful{number}" for number in range(3)]
         for ident in self.idents:
             self.registry.bind_instance(self.idents, ident, self._bindings(ident))
+        self._bind_steady()
         self.registry.bind_instance(self.idents, "free0", {})
+
+    def _bind_steady(self) -> None:
+        for stage in ("pre", "post")[: self.rng.randint(0, 2)]:
+            callback = self.function(f"{stage}.{STEADY}", stage, self.first, retries=0, ordered=True)
+            self.registry.bind_callback(STEADY, stage, stage, callback)
+        hook = self.function(f"stateful0.{STEADY}", "stateful0", self.first, retries=0, ordered=True)
+        self.registry.bind_instance(self.idents, "stateful0", {STEADY: hook})
 
     def _bindings(self, ident: str) -> dict[str, Function]:
         chance = 0.15 if ident == "dedicated" else 0.4
@@ -53,10 +63,12 @@ class Instances:
             return self.dedicated
         return ANY if ident.startswith("free") else self.archive
 
-    def function(self, id_: str, ident: str, home: int) -> Function:
-        concurrent = home == ANY or self.rng.random() < 0.6
+    def function(
+        self, id_: str, ident: str, home: int, *, retries: int | None = None, ordered: bool = False
+    ) -> Function:
+        concurrent = not ordered and (home == ANY or self.rng.random() < 0.6)
         reads = tuple(self.rng.sample(GLOBALS, self.rng.randint(0, 2)))
-        retries = self.rng.choice((0, 0, 1))
+        retries = self.rng.choice((0, 0, 1)) if retries is None else retries
         actor = "" if home == ANY else ident
         id_ = f"{self.generation}:{id_}"
         function = Function(id_, id_, ident, home, concurrent, reads, actor, retries)
@@ -99,6 +111,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if rng.random() < 0.5:  # replicas fall too far behind, chains are compacted
             self.patches.enter_context(mock.patch.object(commit_log, "ENTRIES_KEPT", 2))
             self.patches.enter_context(mock.patch.object(namespace, "MIN_LINKS_TO_COMPACT", 1))
+        if rng.random() < 0.5:
+            self.patches.enter_context(mock.patch.object(series, "LONGEST", 3))
         self.instances = Instances(rng, workers)
         self.callbacks: list[tuple[str, str, str]] = []
         self.world = World(
@@ -134,6 +148,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(hook=st.sampled_from(HOOKS))
     def fire_and_forget(self, hook: str) -> None:
         self.world.fire(hook, wait=False)
+
+    @rule(hook=st.sampled_from([*HOOKS, *[STEADY] * 6]), count=st.integers(1, 8), pump=st.booleans())
+    def fire_series(self, hook: str, count: int, pump: bool) -> None:
+        self.world.fire_series(hook, count)
+        if pump:
+            self.world.pump()
 
     @rule(clear=st.booleans(), names=st.sets(st.sampled_from(GLOBALS)))
     def write(self, clear: bool, names: set[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from rigger_mp.engine.messages import Group, Segments
 from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
+from rigger_mp.engine.series import Series
 from rigger_mp.namespace import Chain
 
 NO_ACTORS = frozenset[str]()
@@ -57,6 +58,7 @@ class Activity:
         swap: the generation that takes over when it starts.
         handed: its background functions have been handed over.
         key: of a background job that the spool keeps; 0 of all else.
+        series: the events that it stands for, if it stands for several.
     """
 
     kind: Kind
@@ -86,6 +88,12 @@ class Activity:
     swap: Swap | None = None
     handed: bool = False
     key: int = 0
+    series: Series | None = None
+
+    @property
+    def count(self) -> int:
+        """How many events it stands for that have not ended."""
+        return 1 if self.series is None else len(self.series.events)
 
     def steps(self) -> tuple[tuple[Stage, ...], ...]:
         """Return the stages by step: those of one step run as one job, or one stage fans out."""

@@ -11,13 +11,13 @@ A *replica* is a host's copy. It is brought up to date only when it runs somethi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from rigger_mp.encoding import Encoded, collect, load_names
+from rigger_mp.encoding import Encoded, collect, dump_encoded, load_names
 from rigger_mp.engine.messages import CommitEntry
-from rigger_mp.namespace import Chain, Namespace
+from rigger_mp.namespace import Chain, Namespace, joined_commits
 
 ENTRIES_KEPT = 4096
 BYTES_KEPT = 8 << 20
@@ -37,6 +37,12 @@ def merged_updates(entry: CommitEntry) -> list[dict[str, Encoded]]:
     ]
 
 
+def joined_entry(entries: Iterable[CommitEntry]) -> CommitEntry:
+    """Return one entry that does what these do one after another."""
+    updates = joined_commits(update for entry in entries for update in merged_updates(entry))
+    return tuple([(dump_encoded(update),) for update in updates])
+
+
 class CommitLog:
     """Sequences every commit, and tells what a replica lacks.
 
@@ -46,12 +52,11 @@ class CommitLog:
 
     Attributes:
         version: the number of commits so far.
-        namespace: their sum.
     """
 
     def __init__(self, list_merge: str = "extend", version: int = 0, chains: Mapping[str, Chain] | None = None) -> None:
-        self.namespace = Namespace(list_merge)
-        self.namespace.replace(chains or {})
+        self._sum = Namespace(list_merge)
+        self._sum.replace(chains or {})
         self.version = version
         self._entries: deque[CommitEntry] = deque()
         self._sizes: deque[int] = deque()
@@ -60,16 +65,23 @@ class CommitLog:
         self._oldest_known = version + 1 if version else 0
         self._last_deletion = 0
 
+    @property
+    def namespace(self) -> Namespace:
+        """The sum of all commits."""
+        if self._sum.settle():
+            self._last_deletion = self.version
+        return self._sum
+
     def append(self, entry: CommitEntry) -> None:
         """Commit: the next version."""
         self.version += 1
         for update in merged_updates(entry):
-            if self.namespace.commit(update):
+            if self._sum.add(update):
                 self._last_deletion = self.version
         self._keep(entry)
 
     def _keep(self, entry: CommitEntry) -> None:
-        size = sum([len(update) for group in entry for update in group])
+        size = sum([len(update) for group in entry for update in group]) if len(entry) > 1 else sum(map(len, entry[0]))
         self._entries.append(entry)
         self._sizes.append(size)
         self._bytes += size
@@ -97,9 +109,11 @@ class CommitLog:
         """Tell whether a reader of these names may be misled by a replica of ``replica_version``."""
         if not names:
             return False
-        return replica_version < self._last_deletion or self.namespace.has_any(names)
+        namespace = self.namespace
+        return replica_version < self._last_deletion or namespace.has_any(names)
 
     def pin(self, names: frozenset[str]) -> dict[str, Chain]:
         """Return the present chains of these names, those that exist."""
-        return {name: self.namespace.chain(name) for name in names if name in self.namespace}
+        namespace = self.namespace
+        return {name: namespace.chain(name) for name in names if name in namespace}
 

@@ -42,12 +42,12 @@ class Counters:
         """Count an event that was refused after it had been accepted."""
         self.ended(hook, m.ENGINE_LOST)
 
-    def called(self, function: Function, seconds: float, failed: bool) -> None:
-        """Count one call of a function."""
+    def called(self, function: Function, seconds: float, failed: int, calls: int = 1) -> None:
+        """Count calls of a function, of which so many failed, and the seconds that all of them took."""
         row = self._functions.get(function.label)
         if row is None:
             row = self._functions[function.label] = [function.ident, 0, 0, 0.0]
-        row[1] += 1
+        row[1] += calls
         row[2] += failed
         row[3] += seconds
 

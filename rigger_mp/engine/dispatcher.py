@@ -20,6 +20,7 @@ import pickle
 import selectors
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,7 @@ from rigger_mp.encoding import PICKLE_MARK
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Task
 from rigger_mp.engine.assembly import Assembly
+from rigger_mp.engine.commit_log import joined_entry
 from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
 from rigger_mp.engine.generation import Boot
@@ -36,6 +38,7 @@ from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.retry_timer import RetryTimer
 from rigger_mp.engine.segments import is_segment
+from rigger_mp.engine.series import join_done
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.errors import SpoolError
 from rigger_mp.fresh_source import import_fresh_sources
@@ -220,7 +223,10 @@ class Dispatcher:
         commits = self._scheduler.commits
         self._mark_begun()
         if commits:
-            self._peers.manager.write(m.pack((m.Publish(self._published, tuple(commits), self._floor),)))
+            # Where no outcome names one of them, nobody will ask for a version before the last.
+            joined = len(commits) > 1 and not any(type(message) is m.Outcome for message in self._scheduler.messages)
+            entries = ((len(commits), joined_entry(commits)),) if joined else tuple([(1, entry) for entry in commits])
+            self._peers.manager.write(m.pack((m.Publish(self._published, entries, self._floor),)))
             self._published += len(commits)
             commits.clear()
         if self._peers.manager.broken and not self._manager_missed:
@@ -266,6 +272,8 @@ class Dispatcher:
         match message:
             case m.Event():
                 self._accept(message)
+            case m.Series():
+                self._scheduler.accept_series(message)
             case m.Inquire():
                 self._outbox.append(m.Answer(message.token, marshal.dumps(self._assembly.stats())))
             case m.Drain():
@@ -368,37 +376,47 @@ class Dispatcher:
         if mask & WRITE:
             seat.writer.flush()
         if mask & READ:
-            for payload in seat.reader.read():
-                self._take_from(seat, payload)
+            self._take_from(seat, seat.reader.read())
             if seat.reader.eof:
                 self._on_end(seat, process)
 
-    def _unpack_from(self, seat: Seat, payload: bytes) -> list[Any]:
-        try:
-            return m.unpack(payload)
-        except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
-            assert seat.process is not None
-            text = f"{seat.name} (pid {seat.process.pid}) is killed: what it sent is no message of the engine ({error})"
-            self._outbox.append(m.Log(text))
-            seat.process.kill()
-            return []
+    def _unpack_from(self, seat: Seat, payloads: Iterable[bytes]) -> Iterator[tuple[Any, int]]:
+        """Return the messages of frames, each with the size of its frame."""
+        for payload in payloads:
+            try:
+                messages = m.unpack(payload)
+            except Exception as error:  # noqa: BLE001 - a hook may have written anything to the engine's descriptor
+                assert seat.process is not None
+                what = f"{seat.name} (pid {seat.process.pid}) is killed"
+                self._outbox.append(m.Log(f"{what}: what it sent is no message of the engine ({error})"))
+                seat.process.kill()
+                return
+            for message in messages:
+                yield message, len(payload)
 
-    def _take_from(self, seat: Seat, payload: bytes) -> None:
+    def _take_from(self, seat: Seat, payloads: Iterable[bytes]) -> None:
+        for message, size in join_done(self._unpack_from(seat, payloads)):
+            self._take_one_from(seat, message, size)
+
+    def _take_one_from(self, seat: Seat, received: Any, size: int) -> None:
         assert seat.reader is not None
-        for message in map(seat.reader.complete, self._unpack_from(seat, payload)):
-            match message:
-                case m.Done():
-                    seat.jobs += 1
-                    self._scheduler.done(seat.slot, message.job, message.results, message.segments)
-                case m.Nested():
-                    self._supervisor.count_nested(seat)
-                    self._scheduler.accept_nested(message)
-                case m.Log() | m.Output() | m.Record():
-                    self._forward(message, len(payload))
-                case m.Worn():
-                    self._supervisor.wear_out(seat)
-                case m.Hosted():
-                    self._outbox += self._assembly.hosted(seat, message)
+        message = seat.reader.complete(received)
+        match message:
+            case m.Done():
+                seat.jobs += 1
+                self._scheduler.done(seat.slot, message.job, message.results, message.segments)
+            case m.DoneOfSeries():
+                seat.jobs += len(message.results)
+                self._scheduler.done_of_series(seat.slot, message.job, message.place, message.results)
+            case m.Nested():
+                self._supervisor.count_nested(seat)
+                self._scheduler.accept_nested(message)
+            case m.Log() | m.Output() | m.Record():
+                self._forward(message, size)
+            case m.Worn():
+                self._supervisor.wear_out(seat)
+            case m.Hosted():
+                self._outbox += self._assembly.hosted(seat, message)
 
     def _forward(self, message: Any, size: int) -> None:
         """Pass on what a hook printed or logged, unless too much of it waits for the user's process already."""
@@ -423,8 +441,7 @@ class Dispatcher:
         if why:
             seat.process.kill_tree()
         frames, started = self._supervisor.collect_remains(seat)
-        for payload in frames:
-            self._take_from(seat, payload)
+        self._take_from(seat, frames)
         starting, instance = not seat.hosted, seat.process.journal.instance
         detail = self._supervisor.bury(seat) + why
         self._scheduler.slot_lost(seat.slot, started, status, detail)

@@ -11,8 +11,9 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, NoReturn
 
 from rigger_mp.encoding import Encoded, collect, load_chain, load_names, load_part
@@ -20,7 +21,7 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.callables import HostCallable, describe_callable
 from rigger_mp.engine.commit_log import Delta, merged_updates
 from rigger_mp.engine.failures import describe_failure
-from rigger_mp.engine.job_updates import Returned, Updates, encode_results
+from rigger_mp.engine.job_updates import Fields, Returned, Updates, encode_results, has_failed, without_locals
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.output import Forwarder, set_log_levels
 from rigger_mp.engine.replica import Replica
@@ -33,6 +34,7 @@ from rigger_mp.plain_text import plain_name, plain_text
 from rigger_mp.plugin import current_link
 
 Send = Callable[[Any], None]
+Results = tuple[tuple[Fields, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +90,30 @@ class Link:
 class EventView:
     """The namespaces as the functions of one event see them; each read is a private copy."""
 
-    def __init__(self, job: m.Job, config: Encoded, replica: Replica) -> None:
+    def __init__(self, job: m.Job, arguments: bytes, config: Encoded, replica: Replica) -> None:
         self._list_merge = replica.list_merge
         self._replica = replica
         self._pinned: dict[str, Chain] | None = job.pinned
-        self._segments: dict[int, Segment] = by_id(job.segments)
-        self._arguments = load_names(job.arguments, self._segments)
+        self._segments: dict[int, Segment] = by_id(job.segments) if job.segments else {}
+        self._arguments = load_names(arguments, self._segments)
         self._arguments["config"] = config
         self._locals: Namespace | None = None
         for group in job.updates:
-            self.update_locals(group)
-        self._overlay: list[Updates] = merged_updates(job.overlay)
+            self._merge_locals(group)
+        self._overlay: list[Updates] = merged_updates(job.overlay) if job.overlay else []
 
-    def update_locals(self, group: m.Group, segments: Collection[Segment] = ()) -> None:
-        """Merge the local updates of a finished stage, whose large values are in those segments."""
-        if not group:
-            return
+    def update_locals(self, ended: list[Returned], segments: Collection[Segment]) -> None:
+        """Merge the local updates of a stage's functions, whose large values are in those segments."""
+        for fields, _ in ended:
+            if fields[0]:
+                self._segments.update(by_id(segments))
+                self._merge_locals(tuple([fields[0] for fields, _ in ended if fields[0]]))
+                return
+
+    def _merge_locals(self, group: m.Group) -> None:
         if self._locals is None:
             self._locals = Namespace(self._list_merge, compacts=False)
             self._locals.commit(self._arguments)
-        self._segments.update(by_id(segments))
         self._locals.commit(collect(load_names(update, self._segments) for update in group))
 
     def update_globals(self, update: Updates) -> None:
@@ -126,7 +132,8 @@ class EventView:
         """
         if self._locals is None:
             if name in self._arguments:
-                return load_part(self._arguments[name])
+                value = self._arguments[name]
+                return load_part(value) if type(value) is tuple else value
         elif name in self._locals:
             return self._locals.load(name)
         if self._pinned is None and not self._overlay:
@@ -249,24 +256,41 @@ class PluginHost:
 
     def run(self, job: m.Job) -> m.Done:
         """Run a job's functions, stage by stage, and return their results."""
-        self._link.depth = job.depth
-        self._forwarder.begin(job)
-        self._apply(job.delta)
+        self.start(job)
+        self._forwarder.begin(job.hook, job.token)
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
-        view = EventView(job, self._config, self._replica)
+        segments: list[Segment] = []
+        results = self._run_stages(job, EventView(job, job.arguments, self._config, self._replica), segments)
+        return m.Done(job.job, results, tuple(segments))
+
+    def start(self, job: m.Job) -> None:
+        """Take in what a job brings beside its functions."""
+        self._link.depth = job.depth
+        self._apply(job.delta)
+
+    def run_of_series(self, job: m.Job, token: int, arguments: bytes) -> Results:
+        """Run a job's functions for one event of its series, once the job was started, and return their results."""
+        self._forwarder.begin(job.hook, token)
+        return without_locals(self._run_stages(job, EventView(job, arguments, self._config, self._replica), []))
+
+    def _run_stages(self, job: m.Job, view: EventView, segments: list[Segment]) -> Results:
         stages: list[list[Returned]] = []
         merged: list[Updates] = []
-        segments: list[Segment] = []
+        left = len(job.stages)
         for stage in job.stages:
-            ended = self._run_stage(job, stage, view, segments)
+            if len(stage) == 1:
+                ended = [self._call(stage[0], view, segments)]
+            else:
+                ended = self._run_stage(job, stage, view, segments)
             stages.append(ended)
-            if not job.squash and any([fields[2] is not None for fields, _ in ended]):  # noqa: C419 - twice as fast
+            if not job.squash and has_failed(ended):
                 break
-            if len(stages) < len(job.stages):
-                view.update_locals(tuple([fields[0] for fields, _ in ended if fields[0]]), segments)
+            left -= 1
+            if left:
+                view.update_locals(ended, segments)
             merged.append(self._merge(job, ended, view))
-        return m.Done(job.job, encode_results(stages, merged), tuple(segments))
+        return encode_results(stages, merged)
 
     def _run_stage(
         self, job: m.Job, stage: tuple[str, ...], view: EventView, segments: list[Segment]
@@ -274,7 +298,7 @@ class PluginHost:
         results: list[Returned] = []
         for function_id in stage:
             results.append(self._call(function_id, view, segments))
-            if results[-1][0][2] is not None and not (self._settings.threaded or job.squash):
+            if not (self._settings.threaded or job.squash) and has_failed(results[-1:]):
                 break
         return results
 
@@ -282,7 +306,7 @@ class PluginHost:
         """Take in what a stage did to the globals, and return it as one update."""
         update = ended[0][1] if len(ended) == 1 else collect([updates for _, updates in ended])
         if update and job.commit:
-            self._replica.commit(update)
+            self._replica.add(update)
         elif update:
             view.update_globals(update)
         return update
@@ -296,12 +320,12 @@ class PluginHost:
             return
         for entry in content:
             for update in merged_updates(entry):
-                self._replica.commit(update)
+                self._replica.add(update)
 
     def _call(self, function_id: str, view: EventView, segments: list[Segment]) -> Returned:
         called = self._functions.get(function_id)
         self._forwarder.origin.function_id = function_id
-        start = time.perf_counter()
+        start = perf_counter()
         try:
             if called is None:
                 self._refuse(function_id)
@@ -312,16 +336,16 @@ class PluginHost:
             if called.is_async:
                 returned = self._run_async(returned)
             if returned is None:
-                return (b"", b"", None, time.perf_counter() - start), {}
+                return (b"", b"", None, perf_counter() - start), {}
             (local, placed), updates = encode_returned(called.label, returned)
             segments += placed
-            return (local, b"", None, time.perf_counter() - start), updates
+            return (local, b"", None, perf_counter() - start), updates
         except BaseException as error:
             if os.getpid() != self._forwarder.origin.pid:
                 raise  # a child that the function forked ends as any process does
             stage = called.stage if called else "hook"
             failure = describe_failure(error, called.label if called else function_id, stage)
-            return (b"", b"", tuple(failure), time.perf_counter() - start), {}
+            return (b"", b"", tuple(failure), perf_counter() - start), {}
         finally:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)
@@ -332,7 +356,7 @@ class PluginHost:
         problem = self._problems.get(ident, f"it no longer binds {event!r}")
         raise PluginInitError(f"instance {ident!r} could not be initialised again: {problem}")
 
-    def _arguments(self, called: HostCallable, view: EventView) -> tuple[list[Any], dict[str, Any]]:
+    def _arguments(self, called: HostCallable, view: EventView) -> tuple[Sequence[Any], dict[str, Any]]:
         values: dict[str, Any] = {}
         missing: list[str] = []
         for name, required in called.parameters:
@@ -346,7 +370,7 @@ class PluginHost:
                 f"{called.label} needs {', '.join(map(repr, missing))}: neither the event's arguments "
                 f"nor the globals have {'it' if len(missing) == 1 else 'them'}"
             )
-        args = called.take_positional(values)
+        args = called.take_positional(values) if called.positional else ()
         if called.takes_all:
             for name in view.local_names():
                 if name not in values and name not in called.positional:
@@ -363,13 +387,13 @@ class PluginHost:
     # -- configure ---------------------------------------------------------------------------------------
 
     def _call_configure(self, job: m.Job) -> m.Result:
-        start = time.perf_counter()
+        start = perf_counter()
         try:
             self._configure(job.hook, job.arguments)
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything at all
             failure = describe_failure(error, f"{job.hook}.configure", "configure")
-            return m.Result(b"", b"", tuple(failure), time.perf_counter() - start)
-        return m.Result(b"", b"", None, time.perf_counter() - start)
+            return m.Result(b"", b"", tuple(failure), perf_counter() - start)
+        return m.Result(b"", b"", None, perf_counter() - start)
 
     def _configure(self, ident: str, call: bytes) -> None:
         instance = self._instances.get(ident)

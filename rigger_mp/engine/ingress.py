@@ -1,7 +1,8 @@
 """The way into the engine: a ``multiprocessing.Queue`` with one writing and one reading process.
 
 Messages are gathered in a list; what is put into the queue is a token that, when the queue's feeder thread
-pickles it, turns into everything gathered by then. A burst so travels in few large frames. A message that
+pickles it, turns into everything gathered by then. A burst so travels in few large frames, and in it what nobody
+waits for as series (:mod:`rigger_mp.engine.series`). A message that
 somebody waits for, while the feeder has nothing to do, is written to the queue's pipe at once, by the caller:
 nothing could be gathered with it, and a switch of threads costs as much as one of processes. What the queue writes is
 a pickle of a frame, what the caller writes the frame itself.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.frames import frame
+from rigger_mp.engine.series import gather
 
 if TYPE_CHECKING:
     _Queue = Queue[Any]
@@ -146,7 +148,7 @@ class Ingress:
         with self._lock:
             gathered, self._gathered = self._gathered, []
             self._token_put, self._writing = False, True
-        return self._frame(gathered)
+        return self._frame(gather(gathered))
 
     def _frame(self, messages: list[Any]) -> bytes:
         return marshal.dumps((self._floor(), m.pack(messages)))

@@ -126,8 +126,8 @@ class PublishedNamespace:
             self._namespace.restore(message.version, message.chains)
         else:
             self._namespace.raise_floor(message.floor)
-            for entry in message.entries:
-                self._namespace.commit(merged_updates(entry))
+            for versions, entry in message.entries:
+                self._namespace.commit(merged_updates(entry), versions)
 
 
 class NamespaceManager(BaseManager):

@@ -8,18 +8,18 @@ values (:mod:`rigger_mp.engine.descriptors`).
 
 ::
 
-    user's process ── Event Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
+    user's process ── Event Series Write Bind Unbind Configure Reload Option Inquire Drain Stop ──▶ dispatcher
     user's process ◀─ Outcome Completed Squashed Log Output Record ── dispatcher
     user's process ◀─ Answer Ready Refused Reloaded ManagerLost Stopped ── dispatcher
     dispatcher     ── Host Job Load Forget ─────────▶ worker, archive
-    dispatcher     ◀─ Hosted Done Nested Log Output Record Worn ─ worker, archive
+    dispatcher     ◀─ Hosted Done DoneOfSeries Nested Log Output Record Worn ─ worker, archive
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 Group = tuple[bytes, ...]
@@ -71,6 +71,13 @@ class Event(NamedTuple):
     arguments: bytes
     segments: Segments = ()
     since: int = -1
+
+
+class Series(NamedTuple):
+    """Events of one hook, sent one after another, that nobody waits for: the token and the arguments of each."""
+
+    hook: str
+    events: Sequence[tuple[int, bytes]]
 
 
 class Write(NamedTuple):
@@ -261,7 +268,8 @@ class Job(NamedTuple):
     updates of globals. ``pinned`` are chains of globals to be read in place of the replica's.
     ``commit`` says that the host applies the updates of globals to its replica stage by stage.
     ``token`` is that of the event, to be marked as started; 0: it is not marked. ``kept`` is the
-    ``(key, attempt)`` of a job that the spool keeps.
+    ``(key, attempt)`` of a job that the spool keeps. ``series`` are the tokens and arguments of the events of a series,
+    to be run one after another; that at place ``n`` counts as job ``job + n``.
     """
 
     job: int
@@ -279,6 +287,7 @@ class Job(NamedTuple):
     token: int = 0
     segments: Segments = ()
     kept: tuple[int, int] | None = None
+    series: tuple[tuple[int, bytes], ...] = ()
 
 
 class Host(NamedTuple):
@@ -313,6 +322,17 @@ class Done(NamedTuple):
     job: int
     results: tuple[tuple[tuple[Any, ...], ...], ...]
     segments: Segments = ()
+
+
+class DoneOfSeries(NamedTuple):
+    """The results of events of a job's series, that at a place and those behind it.
+
+    Each has what :class:`Done` has of an event, but for local updates, which nobody wants.
+    """
+
+    job: int
+    place: int
+    results: Sequence[tuple[tuple[tuple[Any, ...], ...], ...]]
 
 
 class Nested(NamedTuple):
@@ -350,10 +370,13 @@ class Hosted(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Commits that follow ``version``; versions below ``floor`` will not be read again."""
+    """Commits that follow ``version``; versions below ``floor`` will not be read again.
+
+    Each is told with how many versions it makes; more than one, and nobody will read those in between.
+    """
 
     version: int
-    entries: tuple[CommitEntry, ...]
+    entries: tuple[tuple[int, CommitEntry], ...]
     floor: int
 
 
@@ -367,9 +390,9 @@ class Republish(NamedTuple):
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        Event, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
+        Event, Series, Write, Bind, Unbind, Configure, Reload, Option, Inquire, Drain, Stop,
         Outcome, Completed, Squashed, Log, Output, Record, Answer, Ready, Refused, Reloaded, ManagerLost, Stopped,
-        Job, Host, Load, Forget, Done, Nested, Worn, Hosted, Publish, Republish,
+        Job, Host, Load, Forget, Done, DoneOfSeries, Nested, Worn, Hosted, Publish, Republish,
     )
 }  # fmt: skip
 
@@ -377,6 +400,11 @@ _CLASSES: dict[str, Any] = {
 def pack(messages: Iterable[Any]) -> bytes:
     """Return the frame of some messages."""
     return marshal.dumps([(type(message).__name__, tuple(message)) for message in messages])
+
+
+def pack_done_of_series(job: int, place: int, results: Any) -> bytes:
+    """Return the frame of one :class:`DoneOfSeries` with the results of one event; it is packed more than any other."""
+    return marshal.dumps([("DoneOfSeries", (job, place, (results,)))])
 
 
 def unpack(frame: bytes | bytearray | memoryview) -> list[Any]:

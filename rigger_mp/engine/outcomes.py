@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rigger_mp.engine import messages as m
@@ -40,6 +41,10 @@ class Outcomes:
     ) -> None:
         """Tell how an activity ended; ``version`` is that of the globals by then, ``news`` how they came to it."""
         hook = activity.plan.hook
+        if activity.series is not None:
+            for token, _ in activity.series.events:
+                self.failed(m.Outcome(token, status, (), failures, version, detail, hook))
+            return
         if activity.kind is EVENT:
             self.counters.ended(hook, status)
         if status == m.OK and activity.since == m.NOBODY_WAITS:
@@ -52,6 +57,16 @@ class Outcomes:
             )
         elif status != m.OK:
             self.squashed(hook, failures or (loss_record(hook, LOSS_NAMES[status], detail),))
+
+    def succeeded(self, hook: str, token: int) -> None:
+        """Tell that an event ended well that nobody waits for."""
+        self.counters.ended(hook, m.OK)
+        self.completed.append(token)
+
+    def failed(self, outcome: m.Outcome) -> None:
+        """Tell that an event ended otherwise that nobody waits for."""
+        self.counters.ended(outcome.hook, outcome.status)
+        self.messages.append(outcome)
 
     def squashed(self, hook: str, failures: tuple[Any, ...]) -> None:
         """Tell of failures that no caller gets."""
@@ -77,5 +92,20 @@ class Outcomes:
                 total += seconds
                 estimates.record(function.id, seconds)
                 self.counters.called(function, seconds, failure is not None)
+        slot.busy += total
+        self.counters.spent(task.activity.plan.hook, total)
+
+    def count_calls_of_series(self, slot: Slot, task: Task, results: Sequence[Results], estimates: Estimates) -> None:
+        """Count the calls of events of a series that have ended together; each function is measured by their mean."""
+        total = 0.0
+        for step, stage in enumerate(task.stages):
+            for place, function in enumerate(stage):
+                called = [of_one[step][place] for of_one in results if len(of_one) > step and len(of_one[step]) > place]
+                if called:
+                    seconds = sum([result[3] for result in called])
+                    total += seconds
+                    estimates.record(function.id, seconds / len(called))
+                    failed = len(called) - [result[2] for result in called].count(None)
+                    self.counters.called(function, seconds, failed, len(called))
         slot.busy += total
         self.counters.spent(task.activity.plan.hook, total)

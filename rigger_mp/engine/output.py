@@ -64,18 +64,18 @@ class LineStream(io.RawIOBase):
         origin: what runs here.
         send: sends a message to the dispatcher.
         original: the stream in whose place it is.
-
-    Attributes:
-        begun: by thread, what has no end of line yet.
+        begun: where it keeps, by stream and thread, what has no end of line yet.
     """
 
-    def __init__(self, name: str, origin: Origin, send: Send, original: Any) -> None:
+    def __init__(
+        self, name: str, origin: Origin, send: Send, original: Any, begun: dict[tuple[str, int], bytes]
+    ) -> None:
         super().__init__()
         self._name = name
         self._origin = origin
         self._send = send
         self._original = original
-        self.begun: dict[int, bytes] = {}
+        self._begun = begun
 
     def writable(self) -> bool:
         """Return true."""
@@ -96,8 +96,8 @@ class LineStream(io.RawIOBase):
         return len(data)
 
     def _take(self, data: bytes) -> None:
-        thread = threading.get_ident()
-        lines, newline, rest = (self.begun.pop(thread, b"") + data).rpartition(b"\n")
+        key = self._name, threading.get_ident()
+        lines, newline, rest = (self._begun.pop(key, b"") + data).rpartition(b"\n")
         if newline:
             self._tell(lines + newline)
         if len(rest) > LONGEST_PART:
@@ -105,17 +105,14 @@ class LineStream(io.RawIOBase):
             self._tell(rest[:end])
             rest = rest[end:]
         if rest:
-            self.begun[thread] = rest
+            self._begun[key] = rest
 
     def finish_lines(self) -> None:
         """Send what has no end of line yet, of this thread and of those that have ended."""
         running = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
-        for thread in self.begun.keys() - running:
-            self._tell(self.begun.pop(thread))
-
-    def forget_lines(self) -> None:
-        """Drop what has no end of line yet: another process sends it."""
-        self.begun.clear()
+        for name, thread in list(self._begun):
+            if name == self._name and thread not in running:
+                self._tell(self._begun.pop((name, thread)))
 
     def _tell(self, data: bytes) -> None:
         self._send(m.Output(data.decode("utf-8", "backslashreplace"), self._name, *self._origin.describe()))
@@ -164,6 +161,7 @@ class Forwarder:
         self.origin = Origin(process_name)
         self._send = send
         self._streams: list[LineStream] = []
+        self._begun: dict[tuple[str, int], bytes] = {}
 
     def install(self) -> None:
         """Take the place of ``sys.stdout`` and ``sys.stderr``, and handle log records."""
@@ -174,24 +172,23 @@ class Forwarder:
         logging.getLogger().addHandler(RecordHandler(self.origin, self._send))
 
     def _replacement(self, name: str, original: Any) -> io.TextIOWrapper:
-        stream = LineStream(name, self.origin, self._send, original)
+        stream = LineStream(name, self.origin, self._send, original, self._begun)
         self._streams.append(stream)
         buffer: Any = stream
         return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
 
-    def begin(self, job: m.Job) -> None:
-        """Note the event that runs from now on."""
-        self.origin.hook, self.origin.event = job.hook, job.token
+    def begin(self, hook: str, event: int) -> None:
+        """Note the event that runs from now on, by its hook and number."""
+        self.origin.hook, self.origin.event = hook, event
 
     def forget_lines(self) -> None:
         """Drop, in a child that a hook forked, the lines that its parent has begun."""
-        for stream in self._streams:
-            stream.forget_lines()
+        self._begun.clear()
 
     def finish_lines(self) -> None:
         """Send lines that a function has begun and not ended."""
-        for stream in self._streams:
-            if stream.begun:
+        if self._begun:
+            for stream in self._streams:
                 stream.finish_lines()
 
 

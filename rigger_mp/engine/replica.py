@@ -52,6 +52,7 @@ class Replica(Namespace):
 
     def commit(self, update: Commit) -> bool:
         """Apply one set of updates; return whether it deletes any name."""
+        self.settle()
         if self._remembered:
             for name in self._remembered.keys() & update.keys():
                 self._note(name, update[name])
@@ -63,6 +64,7 @@ class Replica(Namespace):
         Raises:
             KeyError: there is no such name.
         """
+        self.settle()
         remembered = self._remembered.get(name)
         if remembered is not None and self._bring_up_to_date(remembered):
             return copy_containers(remembered.value)

@@ -21,7 +21,7 @@ activity: what was accepted before ends on the old slots, what was accepted afte
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rigger_mp.encoding import dump_deletions
@@ -54,6 +54,7 @@ from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
 from rigger_mp.engine.ready_queue import ReadyQueue
 from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archive
+from rigger_mp.engine.series import Series, divide, length_of_series
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns
 
@@ -147,6 +148,17 @@ class Scheduler:
             )
         )
 
+    def accept_series(self, series: m.Series) -> None:
+        """Take events from the user's process that nobody waits for."""
+        plan = self.registry.plan(series.hook)
+        length = length_of_series(plan, self.threaded, self.table.estimate(plan.stages))
+        if length == 1:
+            for token, arguments in series.events:
+                self._accept(Activity(EVENT, token, plan, arguments, since=m.NOBODY_WAITS))
+            return
+        for part in divide(series.events, length):
+            self._accept(Activity(EVENT, 0, plan, b"", since=m.NOBODY_WAITS, series=part))
+
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
         if event.depth > self.max_nesting:
@@ -189,6 +201,26 @@ class Scheduler:
             activity.unfinished -= 1
             activity.results.update({str(job): result for stage in results for result in stage})
             self._finish_configure(activity)
+
+    def done_of_series(self, slot: Slot, job: int, place: int, results: Sequence[Results]) -> None:
+        """Take the results of events of a job's series, that at ``place`` and those behind it; none is taken twice."""
+        task = slot.outstanding.get(job)
+        series = task.activity.series if task is not None else None
+        if task is None or series is None or place > series.ended:
+            return
+        activity, new = task.activity, results[series.ended - place :]
+        self.outcomes.count_calls_of_series(slot, task, new, self.table.estimates)
+        series.ended += len(new)
+        for of_one in new:
+            failures = self._merge_stages(activity, of_one)
+            token, _ = series.events.popleft()
+            if failures:
+                self.outcomes.failed(m.Outcome(token, m.FAILED, (), failures, self.log.version, "", activity.plan.hook))
+            else:
+                self.outcomes.succeeded(activity.plan.hook, token)
+        if not series.events:
+            slot.remove(job)
+            self._end(activity, m.OK)
 
     # -- generations -------------------------------------------------------------------------------------
 
@@ -233,15 +265,25 @@ class Scheduler:
     def slot_lost(self, slot: Slot, started: int, status: int, detail: str) -> None:
         """Note that the process of a slot died while it ran job ``started`` (0: none).
 
-        That job is lost; jobs sent and not started will be sent again, in their order.
+        That job is lost, or that event of a series; what was sent and not started will be sent again, in its order.
         """
         tasks = slot.clear()
-        culprit = tasks.pop(started, None)
+        culprit = self._take_culprit(tasks, started)
         for task in reversed(tasks.values()):
             self.table.put_back(slot, task)
         if culprit is not None:
             self._task_lost(slot, culprit, status, detail)
         self._drop_configure(slot)
+
+    def _take_culprit(self, tasks: dict[int, Task], started: int) -> Task | None:
+        """Take out what counts as job ``started``, if it has not ended: a task, or an event of a task's series."""
+        for job, task in tasks.items():
+            series = task.activity.series
+            if started == job + (0 if series is None else series.ended):
+                if task.activity.count == 1:
+                    del tasks[job]
+                return task if series is None else self._single_out(task, series)
+        return None
 
     def retry(self, task: Task) -> None:
         """Run a task again that was delayed; it is ignored if it has ended meanwhile."""
@@ -283,14 +325,14 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """How many activities are accepted and not started."""
-        return len(self._waiting)
+        return sum(activity.count for activity in self._waiting)
 
     # -- admission ---------------------------------------------------------------------------------------
 
     def _accept(self, activity: Activity) -> None:
         activity.squash = self.squash
         activity.ordered = not activity.plan.concurrent
-        self.counters.accepted += activity.kind is EVENT
+        self.counters.accepted += activity.count if activity.kind is EVENT else 0
         self._waiting.append(activity)
 
     def _admit(self) -> None:
@@ -310,7 +352,7 @@ class Scheduler:
             return False
         if plan.fused_home != self._chain and not (plan.fused_home == ANY and slot.shared):
             return False
-        return self.table.has_room(slot, plan.stages)
+        return self.table.has_room(slot, plan.stages, activity.count)
 
     def _start(self, activity: Activity) -> None:
         self._running += 1
@@ -327,7 +369,7 @@ class Scheduler:
 
     def _start_event(self, event: Activity) -> None:
         plan = event.plan
-        event.fused = (event.ordered and self._chain is not None) or self._fuse(plan)
+        event.fused = (event.ordered and self._chain is not None) or event.series is not None or self._fuse(plan)
         if event.ordered:
             if self._chain is None and event.fused and not plan.background and plan.stages:
                 self._chain = plan.fused_home if plan.fused_home != ANY else self.table.least_loaded().number
@@ -406,30 +448,43 @@ class Scheduler:
         self._finish_step(event, (tuple(event.results[id_] for id_ in ids if id_ in event.results),))
 
     def _finish_step(self, event: Activity, results: Results) -> None:
-        for stage in results:
-            if not any([local or updates or failure for local, updates, failure, _ in stage]):  # noqa: C419 - faster
-                continue
-            failures = failures_of(stage)
-            if failures and not event.squash:
-                self._end(event, m.FAILED, failures)
-                return
-            if failures:
-                self.outcomes.squashed(event.plan.hook, failures)
-            self._merge(event, stage)
+        failures = self._merge_stages(event, results)
+        if failures:
+            self._end(event, m.FAILED, failures)
+            return
         event.step += 1
         self._next_step(event)
 
-    def _merge(self, event: Activity, stage: tuple[tuple[Any, ...], ...]) -> None:
-        local = tuple([result[0] for result in stage if result[0]])
-        if local:
-            event.updates = (*event.updates, local)
-        updates = tuple([result[1] for result in stage if result[1]])
-        if updates and event.ordered:
-            self._commit((updates,))
-            if event.replica is not None:
-                event.replica.version += 1
-        elif updates:
+    def _merge_stages(self, event: Activity, results: Results) -> tuple[Any, ...]:
+        """Merge what stages returned, up to the first that fails their event; return its failures."""
+        for stage in results:
+            local: m.Group = ()
+            updates: m.Group = ()
+            failures: tuple[Any, ...] = ()
+            for of_local, of_globals, failure, _ in stage:  # no comprehensions: most stages have one function
+                if of_local:
+                    local = (*local, of_local)
+                if of_globals:
+                    updates = (*updates, of_globals)
+                if failure is not None:
+                    failures = (*failures, failure)
+            if failures and not event.squash:
+                return failures
+            if failures:
+                self.outcomes.squashed(event.plan.hook, failures)
+            if local:
+                event.updates = (*event.updates, local)
+            if updates:
+                self._merge(event, updates)
+        return ()
+
+    def _merge(self, event: Activity, updates: m.Group) -> None:
+        if not event.ordered:
             event.overlay = (*event.overlay, updates)
+            return
+        self._commit((updates,))
+        if event.replica is not None:
+            event.replica.version += 1
 
     def _end(
         self, activity: Activity, status: int, failures: tuple[Any, ...] = (), *, detail: str = ""
@@ -567,20 +622,25 @@ class Scheduler:
             self._fail_task(task, m.NOT_STARTED, gone)
 
     def _send(self, slot: Slot, task: Task) -> m.Job:
-        self._job += 1
         activity = task.activity
+        job = self._job + 1
+        self._job += activity.count
         in_chain = activity.kind is EVENT and activity.ordered and activity.fused
         delta = None if activity.pinned is not None else self._delta(slot, activity, in_chain)
-        slot.add(self._job, task)
+        slot.add(job, task)
         activity.replica = slot if in_chain else None
+        series: tuple[tuple[int, bytes], ...] = ()
+        if activity.series is not None:
+            activity.series.ended = 0
+            series = tuple(activity.series.events)
         kind = m.CALL_CONFIGURE if activity.kind is CONFIGURE else m.CALL_EVENT
         plan = activity.plan
         stages = plan.ids if task.stages is plan.stages else task.ids
         return m.Job(
-            self._job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
+            job, kind, plan.hook, stages, activity.arguments, activity.updates, delta,
             activity.overlay, activity.pinned, in_chain, activity.squash, activity.depth,
             activity.token if activity.kind is EVENT else 0, activity.segments + activity.update_segments,
-            (activity.key, activity.retries) if activity.key else None,
+            (activity.key, activity.retries) if activity.key else None, series,
         )  # fmt: skip
 
     def _delta(self, slot: Slot, activity: Activity, in_chain: bool) -> Any:
@@ -593,6 +653,17 @@ class Scheduler:
         return delta
 
     # -- losses ------------------------------------------------------------------------------------------
+
+    def _single_out(self, task: Task, series: Series) -> Task:
+        """Return a task of the first event of a series, which it leaves."""
+        whole = task.activity
+        token, arguments = series.events.popleft()
+        event = Activity(EVENT, token, whole.plan, arguments, squash=whole.squash, since=m.NOBODY_WAITS, unfinished=1)
+        self._running += 1
+        self._ordered_running += 1
+        if not series.events:
+            self._end(whole, m.OK)
+        return Task(event, task.stages, task.home)
 
     def _task_lost(self, slot: Slot, task: Task, status: int, detail: str) -> None:
         activity = task.activity

@@ -40,9 +40,10 @@ class SlotTable:
         """Return seconds that these functions will hardly exceed in sum, ``None`` if unmeasured."""
         return self.estimates.upper(stages)
 
-    def has_room(self, slot: Slot, stages: tuple[Stage, ...]) -> bool:
-        """Tell whether functions may be sent to a slot now, behind what is there."""
-        return not slot.ready and slot.has_room(self.estimate(stages), BUDGET, MOST_JOBS)
+    def has_room(self, slot: Slot, stages: tuple[Stage, ...], times: int = 1) -> bool:
+        """Tell whether functions, to be called so many times, may be sent to a slot now, behind what is there."""
+        estimate = self.estimate(stages)
+        return not slot.ready and slot.has_room(estimate and estimate * times, BUDGET, MOST_JOBS)
 
     def put(self, task: Task) -> str:
         """Queue a task; return why it can never run, or ``""``."""
@@ -149,7 +150,8 @@ class SlotTable:
 
     def _measured(self, task: Task) -> float | None:
         if task.estimate is None:
-            task.estimate = self.estimate(task.stages)
+            estimate = self.estimate(task.stages)
+            task.estimate = estimate and estimate * task.activity.count
         return task.estimate
 
     def _slot_to_prefetch(self) -> Slot | None:

@@ -110,7 +110,10 @@ class Worker:
     def _handle(self, message: Any) -> None:
         match message:
             case m.Job():
-                self._run(message)
+                if message.series:
+                    self._run_series(message)
+                else:
+                    self._run(message)
             case m.Host():
                 hosted = self._host.host(message)
                 self._leave_fork()
@@ -132,6 +135,21 @@ class Worker:
         else:
             self._run_and_keep(job)
         self._journal.begin(0)
+        self._flush_if_due()
+
+    def _run_series(self, job: m.Job) -> None:
+        self._host.start(job)
+        for place, (token, arguments) in enumerate(job.series):
+            self._journal.begin(job.job + place)
+            self._marks.start(token)
+            results = self._host.run_of_series(job, token, arguments)
+            self._leave_fork()
+            with self._writing:
+                self._keep(m.pack_done_of_series(job.job, place, results))
+            self._flush_if_due()
+        self._journal.begin(0)
+
+    def _flush_if_due(self) -> None:
         if self._journal.filled > MOST_KEPT or time.perf_counter() - self._flushed > MOST_DELAY:
             self._flush()
 
@@ -142,14 +160,13 @@ class Worker:
         done = self._host.run(complete)
         self._leave_fork()
         with self._writing:
-            self._keep(done)
+            if done.segments:
+                self._send_now(done)  # no page keeps a descriptor
+            else:
+                self._keep(m.pack((done,)))
         return done
 
-    def _keep(self, done: m.Done) -> None:
-        if done.segments:
-            self._send_now(done)  # no page keeps a descriptor
-            return
-        payload = m.pack((done,))
+    def _keep(self, payload: bytes) -> None:
         if self._journal.append(payload):
             return
         self._flush()

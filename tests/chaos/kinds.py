@@ -81,6 +81,7 @@ ALL = (
     _alone("family", 8, local=True),
     _alone("child", 0, watched=False),
     _alone("forgotten", 8, watched=False, local=True),
+    _alone("volley", 3, ordered=True, stateful=("volley",), watched=False, local=True),
     _alone("large", 3, local=True),
     _alone("retried", 2, OK, QUARANTINED, crashes=True, retries=RETRIES),
     _alone("leave", 2, HOOK_ERROR),

@@ -291,7 +291,7 @@ def _check_unwatched(history: History) -> Iterator[str]:
     """What nobody waited for has either updated the globals, or was reported lost."""
     nested = [_children(history)]
     background = [*_background(history), _fired_and_forgotten(history, "filed_only")]
-    alone = [_fired_and_forgotten(history, "forgotten")]
+    alone = [_fired_and_forgotten(history, "forgotten"), _fired_and_forgotten(history, "volley")]
     counted = _counted_losses(history)
     for balances, pool in ((nested, counted["nested event"]), (background, counted["background handler"]), (alone, 0)):
         silent = sum(balance.silent for balance in balances)

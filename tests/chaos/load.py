@@ -22,6 +22,8 @@ from .plugins import answer_of, digest_of
 
 MOST_PENDING = 300
 """Events that may be unfinished; then the load waits for the oldest."""
+MOST_IN_VOLLEY = 60
+"""Events of a kind that are fired one after another, so that they may travel together."""
 SMALLEST, LARGEST = 1 << 20, 8 << 20
 CLIENT_SHARE = 0.2
 BLOCKING_SHARE = 0.005
@@ -76,7 +78,9 @@ class Load:
         """Fire events until ``time.monotonic()`` says ``until``."""
         while time.monotonic() < until and not self.interrupted:
             for _ in range(self._burst()):
-                self._fire(self._rng.choices(self._kinds, self._weights)[0])
+                kind = self._rng.choices(self._kinds, self._weights)[0]
+                for _ in range(self._rng.randint(1, MOST_IN_VOLLEY) if kind.name == "volley" else 1):
+                    self._fire(kind)
             if self._rng.random() < READ_SHARE:
                 self._read_globals()
             while len(self._pending) > MOST_PENDING or (self._pending and self._pending[0].future.done()):
