@@ -201,7 +201,7 @@ class PluginHost:
         return m.Hosted(tuple(functions), tuple(self._problems.items()))
 
     def _make(self, setup: bytes, calls: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
-        from rigger_mp.discovery import load_class  # noqa: PLC0415 - the dispatcher never needs it
+        from rigger_mp.plugin_loading import load_class  # noqa: PLC0415 - the dispatcher never needs it
 
         spec: InstanceSpec = pickle.loads(setup)
         instance = self._construct(load_class(spec.source), spec)
