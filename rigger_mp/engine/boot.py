@@ -22,9 +22,12 @@ def main(boot: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, workers end unseen
     set_name(f"rigger-{boot['role']}")
     if boot["role"] == "dispatcher":
-        from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - only what the role needs
+        from rigger_mp.engine.starting import start_first_workers  # noqa: PLC0415 - only what the role needs
 
         _begin_collecting()
+        start_first_workers(boot["fds"]["owner"], boot["fds"]["marks"])
+        from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - while the workers start
+
         dispatcher_main(boot["parent"], boot["fds"])
     elif boot["role"] == "finder":
         from rigger_mp.engine.finder import finder_main  # noqa: PLC0415 - only what the role needs

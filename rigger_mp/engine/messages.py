@@ -114,7 +114,7 @@ class Configure(NamedTuple):
 class Reload(NamedTuple):
     """Put another generation in the place of the present one; answered by :class:`Reloaded`.
 
-    ``boot`` is the pickled :class:`~rigger_mp.engine.generation.Boot`. ``tolerated`` names the instances that
+    ``boot`` is the pickled :class:`~rigger_mp.engine.blueprint.Boot`. ``tolerated`` names the instances that
     need not work; ``strict``: every other has to, even those that did not work before.
     """
 

@@ -9,15 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-ANY = -1
-"""The home of a function that any worker may run."""
-ARCHIVE = -2
-"""The home of a function that runs in the archive process; that of a later generation is below it."""
-
-
-def is_archive(home: int) -> bool:
-    """Tell whether a slot is an archive process's."""
-    return home <= ARCHIVE
+from rigger_mp.engine.placement import ANY, is_archive
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -118,62 +110,6 @@ def _parts(stage: Stage) -> int:
     """Return how many processes could share a stage."""
     anywhere = sum(1 for function in stage if function.home == ANY)
     return anywhere + len({function.home for function in stage if function.home != ANY})
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where each instance lives.
-
-    Attributes:
-        homes: by ident.
-        dedicated: the slots of a single instance.
-        slots: the numbers of all slots but the archive's.
-        archive: the number of the archive's slot.
-    """
-
-    homes: Mapping[str, int]
-    dedicated: frozenset[int]
-    slots: range
-    archive: int
-
-
-@dataclass(frozen=True, slots=True)
-class Placeable:
-    """What decides where an instance lives."""
-
-    ident: str
-    stateless: bool = False
-    background: bool = False
-    dedicated: bool = False
-
-
-def place(
-    instances: Iterable[Placeable], workers: int, first: int = 0, archive: int = ARCHIVE
-) -> Placement:
-    """Spread stateful instances over the workers; give each dedicated one a slot beyond them.
-
-    Args:
-        instances: all that are enabled.
-        workers: how many slots are shared.
-        first: the number of the first slot.
-        archive: the number of the archive's slot.
-    """
-    homes: dict[str, int] = {}
-    dedicated: set[int] = set()
-    stateful = 0
-    for instance in instances:
-        if instance.background:
-            homes[instance.ident] = archive
-        elif instance.dedicated:
-            homes[instance.ident] = first + workers + len(dedicated)
-            dedicated.add(homes[instance.ident])
-        elif instance.stateless:
-            homes[instance.ident] = ANY
-        else:
-            homes[instance.ident] = first + stateful % workers
-            stateful += 1
-    slots = range(first, first + workers + len(dedicated))
-    return Placement(homes, frozenset(dedicated), slots, archive)
 
 
 class Registry:
