@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rigger_mp.plain_text import plain_text
 
 
-@dataclass(frozen=True, slots=True)
-class HostCallable:
+class HostCallable(NamedTuple):
     """A function with what calling it needs.
 
     Attributes:

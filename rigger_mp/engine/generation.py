@@ -11,15 +11,18 @@ the numbers of their slots, so that two of them can be at work at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot
 from rigger_mp.engine.blueprint import Boot
-from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.placement import ARCHIVE, is_archive, place
 from rigger_mp.engine.registry import Function, Registry
 from rigger_mp.engine.starting import worker_name
 from rigger_mp.engine.supervisor import Seat, SeatKind, Supervisor
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.job_marks import JobMarks
 
 
 class Generation:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class PluginSource:
+class PluginSource(NamedTuple):
     """Where a host finds a plugin class.
 
     Attributes:
@@ -27,8 +25,7 @@ class PluginSource:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
+class InstanceSpec(NamedTuple):
     """One entry under ``plugins:``, with everything decided that needs the class.
 
     Attributes:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.blueprint import receive_boot
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
-from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.placement import place
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.worker import worker_main
 from rigger_mp.fresh_source import import_fresh_sources
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.job_marks import JobMarks
 
 
 class Started(NamedTuple):

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.blueprint import Limits
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
-from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.segments import most_open
@@ -27,6 +26,7 @@ from rigger_mp.engine.starting import Started, start_worker, take_first_workers
 
 if TYPE_CHECKING:
     from rigger_mp.engine.activity import Slot
+    from rigger_mp.engine.job_marks import JobMarks
 
 LIMIT_CHECK = 0.1
 """Seconds between looks at the time limits of running functions."""
