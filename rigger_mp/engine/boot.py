@@ -24,10 +24,10 @@ def main(boot: dict[str, Any]) -> None:
     if boot["role"] == "dispatcher":
         from rigger_mp.engine.starting import start_first_workers  # noqa: PLC0415 - only what the role needs
 
-        _begin_collecting()
         start_first_workers(boot["fds"]["owner"], boot["fds"]["marks"])
         from rigger_mp.engine.dispatcher import dispatcher_main  # noqa: PLC0415 - while the workers start
 
+        _begin_collecting()
         dispatcher_main(boot["parent"], boot["fds"])
     elif boot["role"] == "finder":
         from rigger_mp.engine.finder import finder_main  # noqa: PLC0415 - only what the role needs

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.blueprint import receive_boot
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
+from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.placement import place
 from rigger_mp.engine.process import WorkerProcess
@@ -50,12 +51,17 @@ def start_worker(
         job_marks: of the archive, if there is a spool.
     """
     # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
-    main = partial(worker_main, marks=marks, row=row, name=name, job_marks=job_marks)
+    main = partial(_run, marks=marks, row=row, name=name, job_marks=job_marks)
     process = WorkerProcess(name, main, marks.fd)
     marks.add_process(row, process.pid)
     writer = SocketWriter(process.socket)
     writer.write_batch(messages)
     return Started(process, SocketReader(process.socket), writer, row)
+
+
+def _run(fd: int, journal: Journal, **rest: Any) -> None:
+    import_fresh_sources()
+    worker_main(fd, journal, **rest)
 
 
 def start_first_workers(owner: int, marks_fd: int) -> None:
@@ -65,7 +71,6 @@ def start_first_workers(owner: int, marks_fd: int) -> None:
         owner: the socket to the user's process.
         marks_fd: the file of the marks.
     """
-    import_fresh_sources()
     boot = receive_boot(owner)
     if boot.spool:
         return  # one that cannot be opened refuses the start: no instance may have been made by then
