@@ -1,7 +1,6 @@
 """What a dispatcher is told when it starts, or when it is to reload."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import pickle
 import socket
 from functools import cache
@@ -66,7 +65,7 @@ class Boot(NamedTuple):
     generation: int = 1
 
     @staticmethod
-    def receive(owner: socket.socket) -> Boot:
+    def receive(owner: socket.socket) -> "Boot":
         """Return what came over the socket to the user's process."""
         return receive_boot(owner.fileno())
 

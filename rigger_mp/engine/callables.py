@@ -1,7 +1,6 @@
 """What a hook function or callback takes, found out once by its signature."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import inspect
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,6 @@
 """Background jobs as the scheduler and the spool speak of them; neither knows the other."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import marshal
 import zlib
 from typing import Any, NamedTuple
@@ -42,7 +41,7 @@ class Payload(NamedTuple):
         return zlib.crc32(data).to_bytes(_CHECKSUM, "big") + data
 
     @classmethod
-    def load(cls, data: bytes) -> Payload:
+    def load(cls, data: bytes) -> "Payload":
         """Return what was dumped.
 
         Raises:

@@ -16,8 +16,7 @@ values (:mod:`rigger_mp.engine.descriptors`).
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import marshal
 from collections.abc import Iterable
 from typing import Any, NamedTuple

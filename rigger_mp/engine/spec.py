@@ -1,7 +1,6 @@
 """What a host needs to make a plugin instance: where its class comes from and how it is configured."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 from typing import Any, Literal, NamedTuple
 
 
