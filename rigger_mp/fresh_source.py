@@ -41,13 +41,18 @@ class FreshSourceLoader(SourceFileLoader):
         return stats
 
 
+_LOADERS: list[tuple[Any, list[str]]] = [
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (FreshSourceLoader, SOURCE_SUFFIXES),
+    (SourcelessFileLoader, BYTECODE_SUFFIXES),
+]
+_find_fresh = FileFinder.path_hook(*_LOADERS)
+
+
 def import_fresh_sources() -> None:
     """Have this process, and those forked from it, import modules with :class:`FreshSourceLoader`."""
-    loaders: list[tuple[Any, list[str]]] = [
-        (ExtensionFileLoader, EXTENSION_SUFFIXES),
-        (FreshSourceLoader, SOURCE_SUFFIXES),
-        (SourcelessFileLoader, BYTECODE_SUFFIXES),
-    ]
+    if _find_fresh in sys.path_hooks:
+        return
     hooks = [hook for hook in sys.path_hooks if "FileFinder" not in getattr(hook, "__qualname__", "")]
-    sys.path_hooks[:] = [*hooks, FileFinder.path_hook(*loaders)]
+    sys.path_hooks[:] = [*hooks, _find_fresh]
     sys.path_importer_cache.clear()

@@ -25,7 +25,8 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Swap, Task
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
 from rigger_mp.engine.kept_jobs import Change, Interrupted
-from rigger_mp.engine.registry import ANY, Function, Plan, Registry
+from rigger_mp.engine.placement import ANY
+from rigger_mp.engine.registry import Function, Plan, Registry
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.slots import BUDGET, LONGEST_PREFETCH, MOST_JOBS
 from rigger_mp.namespace import Namespace, extend_chain

@@ -14,10 +14,11 @@ import pytest
 from engine_plugins import Adder, Counter
 from quiet import QuietRigger
 
-from rigger_mp.discovery import find_instances, load_class
+from rigger_mp.discovery import find_instances
 from rigger_mp.engine.finder import Finder
 from rigger_mp.engine.spec import PluginSource
 from rigger_mp.errors import DuplicatePluginError, PluginError
+from rigger_mp.plugin_loading import load_class
 
 PLUGIN = """
 from rigger_mp import RiggerBasePlugin

@@ -21,13 +21,12 @@ from waiting import DEADLINE, wait_for
 
 from rigger_mp import Rigger, RiggerBasePlugin
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.blueprint import Boot, Limits
 from rigger_mp.engine.dispatcher_client import DispatcherProcess
-from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.host import HostSettings
 from rigger_mp.engine.ingress import Ingress
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.segments import Segment
-from rigger_mp.engine.supervisor import Limits
 from rigger_mp.errors import NotRunningError
 
 CONFIG: dict[str, Any] = {"workers": 1, "plugins": {"adder": {"plugin": "adder"}}}

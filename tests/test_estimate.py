@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rigger_mp.engine.estimate import Estimates
-from rigger_mp.engine.registry import ANY, Function
+from rigger_mp.engine.placement import ANY
+from rigger_mp.engine.registry import Function
 from rigger_mp.engine.slots import saved_by_fan_out
 
 ADD = Function("a.add", "a", "a", ANY, True, (), "", 0)

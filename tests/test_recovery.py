@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from rigger_mp.engine import recovery as engine_recovery
+from rigger_mp.engine.blueprint import Limits
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.marks import ROWS, Counts, Marks
 from rigger_mp.engine.recovery import Recovery
-from rigger_mp.engine.supervisor import Limits
 from rigger_mp.errors import EngineLost
 
 

@@ -15,7 +15,8 @@ from scheduler_model import GLOBALS, World
 from rigger_mp import namespace
 from rigger_mp.engine import commit_log, series
 from rigger_mp.engine.activity import ARCHIVE, Slot
-from rigger_mp.engine.registry import ANY, Function, Registry
+from rigger_mp.engine.placement import ANY
+from rigger_mp.engine.registry import Function, Registry
 
 HOOKS = [f"hook{number}" for number in range(6)]
 STEADY = "steady"

@@ -11,7 +11,8 @@ from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ARCHIVE, Activity, Kind, Slot, Swap, Task
 from rigger_mp.engine.commit_log import NEWS_KEPT, CommitLog
 from rigger_mp.engine.kept_jobs import Died, Finished, KeptJob, Payload
-from rigger_mp.engine.registry import ANY, Function, Registry
+from rigger_mp.engine.placement import ANY
+from rigger_mp.engine.registry import Function, Registry
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.slots import MOST_JOBS
 from rigger_mp.engine.snapshots import Snapshots

@@ -19,7 +19,8 @@ from rigger_mp import HookError, RiggerBasePlugin
 from rigger_mp.encoding import dump_arguments, dump_updates
 from rigger_mp.engine import messages as m
 from rigger_mp.engine import series
-from rigger_mp.engine.registry import ANY, Function, Plan
+from rigger_mp.engine.placement import ANY
+from rigger_mp.engine.registry import Function, Plan
 from rigger_mp.engine.series import divide, gather, join_done, length_of_series
 from rigger_mp.errors import WorkerLost
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from rigger_mp.engine.activity import Slot
+from rigger_mp.engine.blueprint import Limits
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.stats import complete_stats
-from rigger_mp.engine.supervisor import LIMIT_CHECK, Limits, Seat, SeatKind, Supervisor
+from rigger_mp.engine.supervisor import LIMIT_CHECK, Seat, SeatKind, Supervisor
 
 
 class Played:

@@ -12,9 +12,10 @@ from typing import Any
 
 from rigger_mp.cli.inputs import source_from_config
 from rigger_mp.config import Settings, read_yaml
-from rigger_mp.discovery import find_instances, load_class
+from rigger_mp.discovery import find_instances
 from rigger_mp.engine.callables import describe_callable
 from rigger_mp.engine.spec import InstanceSpec
+from rigger_mp.plugin_loading import load_class
 
 _DESCRIPTION = """\
 Validate a configuration, then list its instances and, for each hook, the functions that it runs, what each takes,

@@ -10,8 +10,9 @@ from itertools import groupby
 from typing import Any
 
 from rigger_mp.engine.messages import Group, Segments
+from rigger_mp.engine.placement import ANY, ARCHIVE
 from rigger_mp.engine.ready_queue import ReadyQueue
-from rigger_mp.engine.registry import ANY, ARCHIVE, Function, Plan, Registry, Stage
+from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.series import Series
 from rigger_mp.namespace import Chain
 

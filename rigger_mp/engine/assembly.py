@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import ANY, ARCHIVE, Slot, Swap
+from rigger_mp.engine.blueprint import Boot
 from rigger_mp.engine.commit_log import CommitLog
-from rigger_mp.engine.generation import Boot, Generation
-from rigger_mp.engine.keeper import Keeper
-from rigger_mp.engine.registry import Function, is_archive
+from rigger_mp.engine.generation import Generation
+from rigger_mp.engine.placement import is_archive
+from rigger_mp.engine.registry import Function
 from rigger_mp.engine.schedule import Scheduler
 from rigger_mp.engine.supervisor import Seat, Supervisor
 
 if TYPE_CHECKING:
+    from rigger_mp.engine.keeper import Keeper
     from rigger_mp.engine.spool import Spool
 
 
@@ -82,6 +84,8 @@ class Assembly:
 
     def keep(self, spool: Spool) -> Keeper:
         """Have background jobs kept in a spool."""
+        from rigger_mp.engine.keeper import Keeper  # noqa: PLC0415 - only where there is a spool
+
         self.scheduler.durable = True
         self.keeper = Keeper(spool, self.scheduler)
         return self.keeper

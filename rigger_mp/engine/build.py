@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rigger_mp.config import Settings
+from rigger_mp.engine.blueprint import Boot, InstancePlan, Limits
 from rigger_mp.engine.callables import describe_callable
-from rigger_mp.engine.generation import Boot, InstancePlan
 from rigger_mp.engine.host import HostSettings
 from rigger_mp.engine.launch import program_arguments
 from rigger_mp.engine.output import log_levels
 from rigger_mp.engine.spec import InstanceSpec
-from rigger_mp.engine.supervisor import Limits
 
 
 def build_boot(

@@ -1,18 +1,15 @@
 """What a hook function or callback takes, found out once by its signature."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rigger_mp.plain_text import plain_text
 
 
-@dataclass(frozen=True, slots=True)
-class HostCallable:
+class HostCallable(NamedTuple):
     """A function with what calling it needs.
 
     Attributes:

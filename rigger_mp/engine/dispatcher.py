@@ -30,10 +30,10 @@ from rigger_mp.encoding import PICKLE_MARK
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.activity import Slot, Task
 from rigger_mp.engine.assembly import Assembly
+from rigger_mp.engine.blueprint import Boot
 from rigger_mp.engine.commit_log import joined_entry
 from rigger_mp.engine.descriptors import ArrivedSegments, SocketWriter, receive
 from rigger_mp.engine.frames import FrameReader, FrameWriter
-from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.marks import Counts, Marks
 from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.retry_timer import RetryTimer

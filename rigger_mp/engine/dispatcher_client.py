@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.blueprint import Boot
 from rigger_mp.engine.descriptors import name_segments, send_at_once
 from rigger_mp.engine.frames import frame
-from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.ingress import Ingress
 from rigger_mp.engine.launch import launch
 from rigger_mp.engine.marks import Marks

@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
+from rigger_mp.engine.blueprint import Boot
 from rigger_mp.engine.changes import Changes
 from rigger_mp.engine.dispatcher_client import DispatcherProcess
 from rigger_mp.engine.endings import Ended, Lost
 from rigger_mp.engine.gates import Gates
-from rigger_mp.engine.generation import Boot
 from rigger_mp.engine.listener import Listener, guard
 from rigger_mp.engine.manager_client import GlobalsReader, ManagerProcess
 from rigger_mp.engine.marks import Marks

@@ -57,7 +57,7 @@ class Finder:
             raise PluginError(f"the process that imports the plugins ended with status {status} while it did")
         found: Found = pickle.loads(answer)
         entries = config.get("plugins") or {}
-        instances = (dataclasses.replace(spec, data=dict(entries[spec.ident])) for spec in found.instances)
+        instances = (spec._replace(data=dict(entries[spec.ident])) for spec in found.instances)
         return dataclasses.replace(found, instances=tuple(instances))
 
     def _ask(self, question: bytes) -> bytes:
@@ -91,7 +91,7 @@ def finder_main(fd: int) -> None:
     import_fresh_sources()
     config, classes, base, sys.argv[:] = pickle.loads(_read_all(asker))
     found = find_instances(config, classes, base)
-    instances = (dataclasses.replace(spec, data={}) for spec in found.instances)
+    instances = (spec._replace(data={}) for spec in found.instances)
     asker.sendall(pickle.dumps(dataclasses.replace(found, instances=tuple(instances))))
     asker.close()
 

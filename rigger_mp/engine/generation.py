@@ -10,76 +10,19 @@ the numbers of their slots, so that two of them can be at work at once.
 
 from __future__ import annotations
 
-import pickle
-import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import ANY, ARCHIVE, Slot
-from rigger_mp.engine.frames import read_frame
-from rigger_mp.engine.job_marks import JobMarks
-from rigger_mp.engine.registry import Function, Placeable, Registry, is_archive, place
-from rigger_mp.engine.supervisor import Limits, Seat, SeatKind, Supervisor
+from rigger_mp.engine.activity import Slot
+from rigger_mp.engine.blueprint import Boot
+from rigger_mp.engine.placement import ANY, ARCHIVE, is_archive, place
+from rigger_mp.engine.registry import Function, Registry
+from rigger_mp.engine.starting import worker_name
+from rigger_mp.engine.supervisor import Seat, SeatKind, Supervisor
 
-
-@dataclass(frozen=True, slots=True)
-class InstancePlan:
-    """An instance as the dispatcher knows it; ``setup`` is its pickled ``InstanceSpec``."""
-
-    ident: str
-    setup: bytes
-    stateless: bool
-    background: bool
-    dedicated: bool
-    max_retries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """Everything that a dispatcher is told when it starts, or when it is to reload.
-
-    Attributes:
-        settings: the pickled :class:`~rigger_mp.engine.host.HostSettings`.
-        retry_delay: seconds that the first retry of a lost event waits at most.
-        spool: the absolute path of the archive's spool, or ``""``.
-        synchronous: of the spool.
-        max_output: bytes of hooks' output that may wait for the user's process.
-        globals: version and chains of the global namespace, where another dispatcher had been at work.
-        republish: the Manager does not have these.
-        generation: counts reloads, from 1.
-    """
-
-    workers: int
-    instances: tuple[InstancePlan, ...]
-    settings: bytes
-    limits: Limits
-    threaded: bool
-    squash: bool
-    list_merge: str
-    queue_size: int
-    max_nesting: int
-    overrides: dict[str, bool]
-    hook_retries: dict[str, int]
-    default_retries: int = 0
-    archive_retries: int = 0
-    retry_delay: float = 0.1
-    spool: str = ""
-    synchronous: str = "normal"
-    max_output: int = 8 << 20
-    globals: tuple[int, Any] = (0, None)
-    republish: bool = False
-    generation: int = 1
-
-    @staticmethod
-    def receive(owner: socket.socket) -> Boot:
-        """Read it off the socket to the user's process."""
-        payload = read_frame(owner.fileno())  # what follows may come with descriptors
-        if payload:
-            boot: Boot = pickle.loads(payload)
-            return boot
-        raise SystemExit(0)
+if TYPE_CHECKING:
+    from rigger_mp.engine.job_marks import JobMarks
 
 
 class Generation:
@@ -103,12 +46,9 @@ class Generation:
         self.boot = boot
         self._supervisor = supervisor
         self._plans = {plan.ident: plan for plan in boot.instances}
-        self._placement = place(
-            (Placeable(p.ident, p.stateless, p.background, p.dedicated) for p in boot.instances),
-            boot.workers, first, archive,
-        )  # fmt: skip
+        self._placement = place(boot.instances, boot.workers, first, archive)
         self.registry = Registry(boot.overrides, self._placement.dedicated, first)
-        self.shared = frozenset(self._placement.slots) - self._placement.dedicated
+        self.shared = self._placement.shared
         self.slots = [Slot(number, shared=number in self.shared) for number in self._placement.slots]
         self.problems: dict[str, str] = {}
         self.ready = False
@@ -121,7 +61,7 @@ class Generation:
         """Start the processes of all slots but the archive's."""
         for position, slot in enumerate(self.slots):
             setups = self._setups(self.living_in(slot.number))
-            self._supervisor.add(slot, f"worker-{position}", self._kind, setups)
+            self._supervisor.add(slot, worker_name(position), self._kind, setups)
 
     def start_archive(self, job_marks: JobMarks | None) -> Slot | None:
         """Start the archive's process if there is one to be and there is none yet; return its slot.
@@ -141,9 +81,7 @@ class Generation:
         """Return the instances that a slot has a copy of."""
         if is_archive(number):
             return self.archived()
-        homes = self._placement.homes
-        shared = number in self.shared
-        return [ident for ident in self._plans if homes[ident] == number or (shared and homes[ident] == ANY)]
+        return self._placement.living_in(number)
 
     def archived(self) -> list[str]:
         """Return the instances that the archive has a copy of, as far as their hooks are known."""

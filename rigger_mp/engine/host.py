@@ -32,6 +32,7 @@ from rigger_mp.errors import MissingArgumentsError, PluginInitError
 from rigger_mp.namespace import Chain, Namespace, extend_chain
 from rigger_mp.plain_text import plain_name, plain_text
 from rigger_mp.plugin import current_link
+from rigger_mp.plugin_loading import load_class
 
 Send = Callable[[Any], None]
 Results = tuple[tuple[Fields, ...], ...]
@@ -208,8 +209,6 @@ class PluginHost:
         return m.Hosted(tuple(functions), tuple(self._problems.items()))
 
     def _make(self, setup: bytes, calls: tuple[bytes, ...]) -> list[tuple[Any, ...]]:
-        from rigger_mp.discovery import load_class  # noqa: PLC0415 - the dispatcher never needs it
-
         spec: InstanceSpec = pickle.loads(setup)
         instance = self._construct(load_class(spec.source), spec)
         self._instances[spec.ident] = instance

@@ -1,9 +1,7 @@
 """Background jobs as the scheduler and the spool speak of them; neither knows the other."""
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import marshal
-import zlib
 from typing import Any, NamedTuple
 
 from rigger_mp.engine.messages import Group, Segments
@@ -39,17 +37,17 @@ class Payload(NamedTuple):
         """
         contents = tuple((segment.id, segment.read()) for segment in self.segments)
         data = marshal.dumps(tuple(self._replace(segments=contents)), _FORMAT)
-        return zlib.crc32(data).to_bytes(_CHECKSUM, "big") + data
+        return _checksum(data) + data
 
     @classmethod
-    def load(cls, data: bytes) -> Payload:
+    def load(cls, data: bytes) -> "Payload":
         """Return what was dumped.
 
         Raises:
             DamagedPayloadError: these are other bytes; reading them might crash the interpreter.
         """
         checksum, data = data[:_CHECKSUM], data[_CHECKSUM:]
-        if zlib.crc32(data).to_bytes(_CHECKSUM, "big") != checksum:
+        if _checksum(data) != checksum:
             raise DamagedPayloadError
         fields: tuple[Any, ...] = marshal.loads(data)
         payload = cls._make(fields)
@@ -103,3 +101,9 @@ class Died(NamedTuple):
 
 
 Change = Finished | Interrupted | Died
+
+
+def _checksum(data: bytes) -> bytes:
+    import zlib  # noqa: PLC0415 - a library that only a spool needs
+
+    return zlib.crc32(data).to_bytes(_CHECKSUM, "big")

@@ -14,8 +14,9 @@ from rigger_mp.engine.process import IGNORED
 from rigger_mp.errors import StartError
 
 LAST_STANDARD_FD = 2
+# Nothing that is imported is garbage: to look for some, again and again, is put off until there is a role to run.
 _BOOT = (
-    "import sys,marshal;boot=marshal.loads(bytes.fromhex(sys.argv[1]));sys.path[:]=boot['path'];"
+    "import gc,sys,marshal;gc.disable();boot=marshal.loads(bytes.fromhex(sys.argv[1]));sys.path[:]=boot['path'];"
     "from rigger_mp.engine.boot import main;main(boot)"
 )
 

@@ -16,8 +16,7 @@ values (:mod:`rigger_mp.engine.descriptors`).
     dispatcher     ── Publish Republish ─────────────▶ Manager
 """
 
-from __future__ import annotations
-
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
 import marshal
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -121,7 +120,7 @@ class Configure(NamedTuple):
 class Reload(NamedTuple):
     """Put another generation in the place of the present one; answered by :class:`Reloaded`.
 
-    ``boot`` is the pickled :class:`~rigger_mp.engine.generation.Boot`. ``tolerated`` names the instances that
+    ``boot`` is the pickled :class:`~rigger_mp.engine.blueprint.Boot`. ``tolerated`` names the instances that
     need not work; ``strict``: every other has to, even those that did not work before.
     """
 

@@ -205,6 +205,7 @@ def _fork(main: Callable[[], None], name: str) -> int:
 def _become(main: Callable[[], None], name: str, parent: int) -> NoReturn:
     """Be the child of a fork: run ``main``, which ends the process."""
     try:
+        gc.enable()  # the parent, if it still imports, has put that off
         die_with_parent(parent)
         _lead_group(os.getpid())
         set_name(name)

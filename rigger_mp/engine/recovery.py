@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import select
 import signal
@@ -21,11 +20,10 @@ import time
 from collections import deque
 from typing import Any
 
-from rigger_mp.engine.generation import Boot
+from rigger_mp.engine.blueprint import Boot, Limits
 from rigger_mp.engine.manager_client import GlobalsReader
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.process import open_sentinel
-from rigger_mp.engine.supervisor import Limits
 from rigger_mp.errors import EngineLost
 
 KILL_TIME = 10.0
@@ -106,7 +104,7 @@ class Recovery:
     def next_boot(self, boot: Boot, globals_: Globals, problem: str) -> Boot:
         """Return what the next dispatcher is told."""
         self.restarts += 1
-        return dataclasses.replace(boot, globals=globals_, republish=bool(problem))
+        return boot._replace(globals=globals_, republish=bool(problem))
 
     def losses(self, problem: str) -> list[EngineLost]:
         """Return what to report that nobody waits for; ``problem`` is that of the globals."""

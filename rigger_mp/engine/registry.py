@@ -7,17 +7,9 @@ accepted with, so that binding a callback affects exactly the events accepted af
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-ANY = -1
-"""The home of a function that any worker may run."""
-ARCHIVE = -2
-"""The home of a function that runs in the archive process; that of a later generation is below it."""
-
-
-def is_archive(home: int) -> bool:
-    """Tell whether a slot is an archive process's."""
-    return home <= ARCHIVE
+from rigger_mp.engine.placement import ANY, is_archive
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -48,9 +40,8 @@ class Function:
 Stage = tuple[Function, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What an event of one hook runs, stage by stage.
+    """What an event of one hook runs, stage by stage; not to be changed.
 
     Attributes:
         stages: the stages that have functions.
@@ -63,41 +54,38 @@ class Plan:
         fused_steps, fanned_steps: the stages by step: those of one step run as one job, or each fans out.
     """
 
-    hook: str
-    pre: Stage = ()
-    hooks: Stage = ()
-    background: Stage = ()
-    post: Stage = ()
-    concurrent: bool = True
-    blockers: tuple[str, ...] = ()
-    dedicated: frozenset[int] = frozenset()
-    stages: tuple[Stage, ...] = field(init=False)
-    fused_home: int | None = field(init=False)
-    reads: frozenset[str] = field(init=False)
-    background_reads: frozenset[str] = field(init=False)
-    actors: frozenset[str] = field(init=False)
-    max_retries: int = field(init=False)
-    handover: int = field(init=False)
-    widest: int = field(init=False)
-    ids: tuple[tuple[str, ...], ...] = field(init=False)
-    fused_steps: tuple[tuple[Stage, ...], ...] = field(init=False)
-    fanned_steps: tuple[tuple[Stage, ...], ...] = field(init=False)
+    __slots__ = (
+        "actors", "background", "background_reads", "blockers", "concurrent", "dedicated", "fanned_steps", "fused_home",
+        "fused_steps", "handover", "hook", "hooks", "ids", "max_retries", "post", "pre", "reads", "stages", "widest",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        foreground = (*self.pre, *self.hooks, *self.post)
-        derive = object.__setattr__
-        derive(self, "stages", tuple(stage for stage in (self.pre, self.hooks, self.post) if stage))
-        derive(self, "fused_home", self._common_home(foreground))
-        derive(self, "reads", frozenset(name for f in foreground for name in f.reads))
-        derive(self, "background_reads", frozenset(name for f in self.background for name in f.reads))
-        derive(self, "actors", frozenset(f.actor for f in (*foreground, *self.background) if f.actor))
-        derive(self, "max_retries", max((f.max_retries for f in foreground), default=0))
-        derive(self, "handover", 1 if self.pre and self.background else 0)
-        derive(self, "widest", max(map(_parts, self.stages), default=0))
+    def __init__(
+        self,
+        hook: str,
+        pre: Stage = (),
+        hooks: Stage = (),
+        background: Stage = (),
+        post: Stage = (),
+        *,
+        concurrent: bool = True,
+        blockers: tuple[str, ...] = (),
+        dedicated: frozenset[int] = frozenset(),
+    ) -> None:
+        self.hook, self.pre, self.hooks, self.background, self.post = hook, pre, hooks, background, post
+        self.concurrent, self.blockers, self.dedicated = concurrent, blockers, dedicated
+        foreground = (*pre, *hooks, *post)
+        self.stages = tuple(stage for stage in (pre, hooks, post) if stage)
+        self.fused_home = self._common_home(foreground)
+        self.reads = frozenset(name for f in foreground for name in f.reads)
+        self.background_reads = frozenset(name for f in background for name in f.reads)
+        self.actors = frozenset(f.actor for f in (*foreground, *background) if f.actor)
+        self.max_retries = max((f.max_retries for f in foreground), default=0)
+        self.handover = 1 if pre and background else 0
+        self.widest = max(map(_parts, self.stages), default=0)
         parts = (self.stages[: self.handover], self.stages[self.handover :])
-        derive(self, "fused_steps", tuple(part for part in parts if part))
-        derive(self, "fanned_steps", tuple((stage,) for stage in self.stages))
-        derive(self, "ids", tuple(tuple(f.id for f in stage) for stage in self.stages))
+        self.fused_steps = tuple(part for part in parts if part)
+        self.fanned_steps = tuple((stage,) for stage in self.stages)
+        self.ids = tuple(tuple(f.id for f in stage) for stage in self.stages)
 
     def _common_home(self, functions: Iterable[Function]) -> int | None:
         """Return the one process that can run everything, or ``None``."""
@@ -118,62 +106,6 @@ def _parts(stage: Stage) -> int:
     """Return how many processes could share a stage."""
     anywhere = sum(1 for function in stage if function.home == ANY)
     return anywhere + len({function.home for function in stage if function.home != ANY})
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where each instance lives.
-
-    Attributes:
-        homes: by ident.
-        dedicated: the slots of a single instance.
-        slots: the numbers of all slots but the archive's.
-        archive: the number of the archive's slot.
-    """
-
-    homes: Mapping[str, int]
-    dedicated: frozenset[int]
-    slots: range
-    archive: int
-
-
-@dataclass(frozen=True, slots=True)
-class Placeable:
-    """What decides where an instance lives."""
-
-    ident: str
-    stateless: bool = False
-    background: bool = False
-    dedicated: bool = False
-
-
-def place(
-    instances: Iterable[Placeable], workers: int, first: int = 0, archive: int = ARCHIVE
-) -> Placement:
-    """Spread stateful instances over the workers; give each dedicated one a slot beyond them.
-
-    Args:
-        instances: all that are enabled.
-        workers: how many slots are shared.
-        first: the number of the first slot.
-        archive: the number of the archive's slot.
-    """
-    homes: dict[str, int] = {}
-    dedicated: set[int] = set()
-    stateful = 0
-    for instance in instances:
-        if instance.background:
-            homes[instance.ident] = archive
-        elif instance.dedicated:
-            homes[instance.ident] = first + workers + len(dedicated)
-            dedicated.add(homes[instance.ident])
-        elif instance.stateless:
-            homes[instance.ident] = ANY
-        else:
-            homes[instance.ident] = first + stateful % workers
-            stateful += 1
-    slots = range(first, first + workers + len(dedicated))
-    return Placement(homes, frozenset(dedicated), slots, archive)
 
 
 class Registry:
@@ -248,4 +180,7 @@ class Registry:
         concurrent = self._overrides.get(hook, all(f.concurrent for f in foreground))
         blockers = () if concurrent else tuple(f.label for f in foreground if not f.concurrent)
         background = tuple(f for f in bound if is_archive(f.home))
-        return Plan(hook, pre, hooks, background, post, concurrent, blockers, self._dedicated)
+        return Plan(
+            hook, pre, hooks, background, post,
+            concurrent=concurrent, blockers=blockers, dedicated=self._dedicated,
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from rigger_mp.encoding import Encoded
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.generation import Boot
+from rigger_mp.engine.blueprint import Boot
 
 
 class Reloading:

@@ -52,8 +52,9 @@ from rigger_mp.engine.handover import (
 from rigger_mp.engine.kept_jobs import Change, Died, Interrupted, KeptJob
 from rigger_mp.engine.losses import failures_of, last_loss, loss_record
 from rigger_mp.engine.outcomes import Outcomes, Results
+from rigger_mp.engine.placement import is_archive
 from rigger_mp.engine.ready_queue import ReadyQueue
-from rigger_mp.engine.registry import Function, Plan, Registry, Stage, is_archive
+from rigger_mp.engine.registry import Function, Plan, Registry, Stage
 from rigger_mp.engine.series import Series, divide, length_of_series
 from rigger_mp.engine.slots import SlotTable
 from rigger_mp.engine.turns import Turns

@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.registry import Plan
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.registry import Plan
 
 LONGEST = 64
 """Events that run as one job at most."""

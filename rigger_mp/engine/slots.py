@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from rigger_mp.engine.activity import ANY, Slot, Task, group_by_home
 from rigger_mp.engine.estimate import Estimates
-from rigger_mp.engine.registry import Plan, Stage, is_archive
+from rigger_mp.engine.placement import is_archive
+from rigger_mp.engine.registry import Plan, Stage
 
 BUDGET = 0.008
 """Seconds of measured work that may be queued in one worker."""

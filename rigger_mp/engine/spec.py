@@ -1,13 +1,10 @@
 """What a host needs to make a plugin instance: where its class comes from and how it is configured."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any, Literal
+# Not from __future__ import annotations: typing compiles each annotation of a named tuple that is a string.
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class PluginSource:
+class PluginSource(NamedTuple):
     """Where a host finds a plugin class.
 
     Attributes:
@@ -27,8 +24,7 @@ class PluginSource:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
+class InstanceSpec(NamedTuple):
     """One entry under ``plugins:``, with everything decided that needs the class.
 
     Attributes:

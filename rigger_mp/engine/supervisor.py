@@ -14,17 +14,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rigger_mp.engine import messages as m
-from rigger_mp.engine.activity import Slot
+from rigger_mp.engine.blueprint import Limits
 from rigger_mp.engine.descriptors import SocketReader, SocketWriter
-from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.marks import ROWS, Marks
 from rigger_mp.engine.process import WorkerProcess
 from rigger_mp.engine.segments import most_open
-from rigger_mp.engine.worker import worker_main
+from rigger_mp.engine.starting import Started, start_worker, take_first_workers
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.activity import Slot
+    from rigger_mp.engine.job_marks import JobMarks
 
 LIMIT_CHECK = 0.1
 """Seconds between looks at the time limits of running functions."""
@@ -32,18 +34,7 @@ EXIT_TIME = 1.0
 """Seconds that workers get to end by themselves when the engine stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on processes; see the configuration keys of the same names."""
-
-    max_restarts: int = 5
-    restart_period: float = 60.0
-    max_tasks_per_child: int | None = None
-    time_limited: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SeatKind:
+class SeatKind(NamedTuple):
     """What all processes of one generation have in common.
 
     Attributes:
@@ -123,7 +114,8 @@ class Supervisor:
     ) -> None:
         self.seats: dict[int, Seat] = {}
         self._marks = marks
-        self._rows = list(range(ROWS))
+        self._first = take_first_workers()
+        self._rows = list(range(len(self._first), ROWS))
         self._received = [0] * ROWS
         self._watch = watch
         self._unwatch = unwatch
@@ -151,21 +143,19 @@ class Supervisor:
 
     def start(self, seat: Seat) -> None:
         """Fill a seat with a new process and have it make its instances."""
-        seat.row = self._rows.pop() if self._rows else ROWS
-        # It keeps the marks open: a lock on their file so tells whether any process of the engine is left.
-        main = partial(worker_main, marks=self._marks, row=seat.row, name=seat.name, job_marks=seat.job_marks)
-        seat.process = WorkerProcess(seat.name, main, self._marks.fd)
-        self._marks.add_process(seat.row, seat.process.pid)
-        seat.reader = SocketReader(seat.process.socket)
-        seat.writer = SocketWriter(seat.process.socket)
+        started = self._first.pop(seat.slot.number, None) or self._start_worker(seat)
+        seat.process, seat.reader, seat.writer, seat.row = started
         seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
         self._watch(seat)
+
+    def _start_worker(self, seat: Seat) -> Started:
+        row = self._rows.pop() if self._rows else ROWS
         instances = tuple(
             (ident, setup, tuple(self._configured.get(ident, ()))) for ident, setup in seat.instances
         )
         host = m.Host(seat.kind.settings, instances, tuple(seat.left_out.items()))
-        self.send(seat, [host, *seat.functions.values()])
+        return start_worker(seat.name, self._marks, row, [host, *seat.functions.values()], seat.job_marks)
 
     def send(self, seat: Seat, batch: list[Any]) -> None:
         """Send messages to the process of a seat."""

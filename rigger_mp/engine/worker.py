@@ -18,18 +18,20 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rigger_mp.engine import messages as m
 from rigger_mp.engine.descriptors import SocketReader, frame_message, send_frame
 from rigger_mp.engine.frames import frame, write_all
 from rigger_mp.engine.host import PluginHost
-from rigger_mp.engine.job_marks import JobMarks
 from rigger_mp.engine.journal import Journal
 from rigger_mp.engine.marks import Marks
 from rigger_mp.engine.output import Forwarder
 from rigger_mp.engine.segments import Segment, forget_inherited
 from rigger_mp.errors import NotRunningError
+
+if TYPE_CHECKING:
+    from rigger_mp.engine.job_marks import JobMarks
 
 MOST_DELAY = 0.004
 """Seconds that a result may be kept back while the batch goes on."""
