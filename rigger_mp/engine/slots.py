@@ -10,7 +10,7 @@ from rigger_mp.engine.estimate import Estimates
 from rigger_mp.engine.placement import is_archive
 from rigger_mp.engine.registry import Plan, Stage
 
-BUDGET = 0.008
+BUDGET = 0.016
 """Seconds of measured work that may be queued in one worker."""
 LONGEST_PREFETCH = 0.05
 """Seconds of measured work up to which a worker may have a second task, while more wait than there are workers."""

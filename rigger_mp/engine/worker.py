@@ -33,7 +33,7 @@ from rigger_mp.errors import NotRunningError
 if TYPE_CHECKING:
     from rigger_mp.engine.job_marks import JobMarks
 
-MOST_DELAY = 0.004
+MOST_DELAY = 0.006
 """Seconds that a result may be kept back while the batch goes on."""
 LAST_FLUSH = 0.0002
 """Seconds after which results are sent before a batch's last job starts, so that the next batch comes meanwhile."""
