@@ -95,21 +95,25 @@ class EventView:
         self._list_merge = replica.list_merge
         self._replica = replica
         self._pinned: dict[str, Chain] | None = job.pinned
-        self._segments: dict[int, Segment] = by_id(job.segments) if job.segments else {}
-        self._arguments = load_names(arguments, self._segments)
-        self._arguments["config"] = config
-        self._locals: Namespace | None = None
+        self._segments: dict[int, Segment] = by_id(job.segments)
+        self._overlay: list[Updates] = merged_updates(job.overlay)
+        self._config = config
+        self.begin(arguments)
         for group in job.updates:
             self._merge_locals(group)
-        self._overlay: list[Updates] = merged_updates(job.overlay) if job.overlay else []
+
+    def begin(self, arguments: bytes) -> None:
+        """Show the local namespace that an event begins with."""
+        self._arguments = load_names(arguments, self._segments)
+        self._arguments["config"] = self._config
+        self._locals: Namespace | None = None
 
     def update_locals(self, ended: list[Returned], segments: Collection[Segment]) -> None:
         """Merge the local updates of a stage's functions, whose large values are in those segments."""
-        for fields, _ in ended:
-            if fields[0]:
-                self._segments.update(by_id(segments))
-                self._merge_locals(tuple([fields[0] for fields, _ in ended if fields[0]]))
-                return
+        group = tuple([fields[0] for fields, _ in ended if fields[0]])
+        if group:
+            self._segments.update(by_id(segments))
+            self._merge_locals(group)
 
     def _merge_locals(self, group: m.Group) -> None:
         if self._locals is None:
@@ -255,7 +259,7 @@ class PluginHost:
 
     def run(self, job: m.Job) -> m.Done:
         """Run a job's functions, stage by stage, and return their results."""
-        self.start(job)
+        self._start(job)
         self._forwarder.begin(job.hook, job.token)
         if job.kind == m.CALL_CONFIGURE:
             return m.Done(job.job, ((tuple(self._call_configure(job)),),))
@@ -263,32 +267,44 @@ class PluginHost:
         results = self._run_stages(job, EventView(job, job.arguments, self._config, self._replica), segments)
         return m.Done(job.job, results, tuple(segments))
 
-    def start(self, job: m.Job) -> None:
-        """Take in what a job brings beside its functions."""
+    def start_series(self, job: m.Job) -> EventView:
+        """Return what :meth:`run_of_series` takes for the events of a job's series, one after another."""
+        self._start(job)
+        return EventView(job, job.series[0][1], self._config, self._replica)
+
+    def run_of_series(self, job: m.Job, view: EventView, token: int, arguments: bytes) -> Results:
+        """Run a job's functions for one event of its series and return their results."""
+        self._forwarder.begin(job.hook, token)
+        view.begin(arguments)
+        return without_locals(self._run_stages(job, view, []))
+
+    def _start(self, job: m.Job) -> None:
         self._link.depth = job.depth
         self._apply(job.delta)
-
-    def run_of_series(self, job: m.Job, token: int, arguments: bytes) -> Results:
-        """Run a job's functions for one event of its series, once the job was started, and return their results."""
-        self._forwarder.begin(job.hook, token)
-        return without_locals(self._run_stages(job, EventView(job, arguments, self._config, self._replica), []))
 
     def _run_stages(self, job: m.Job, view: EventView, segments: list[Segment]) -> Results:
         stages: list[list[Returned]] = []
         merged: list[Updates] = []
-        left = len(job.stages)
+        commits = job.commit
         for stage in job.stages:
-            if len(stage) == 1:
+            if len(stage) == 1:  # as most are: what follows then looks at one function
                 ended = [self._call(stage[0], view, segments)]
+                (local, _, failure, _), update = ended[0]
+                changes_locals, failed = bool(local), failure is not None
             else:
                 ended = self._run_stage(job, stage, view, segments)
+                changes_locals, failed = True, has_failed(ended)
+                update = collect([updates for _, updates in ended])
             stages.append(ended)
-            if not job.squash and has_failed(ended):
+            if failed and not job.squash:
                 break
-            left -= 1
-            if left:
+            if changes_locals and len(stages) < len(job.stages):
                 view.update_locals(ended, segments)
-            merged.append(self._merge(job, ended, view))
+            if update and commits:
+                self._replica.add(update)
+            elif update:
+                view.update_globals(update)
+            merged.append(update)
         return encode_results(stages, merged)
 
     def _run_stage(
@@ -300,15 +316,6 @@ class PluginHost:
             if not (self._settings.threaded or job.squash) and has_failed(results[-1:]):
                 break
         return results
-
-    def _merge(self, job: m.Job, ended: list[Returned], view: EventView) -> Updates:
-        """Take in what a stage did to the globals, and return it as one update."""
-        update = ended[0][1] if len(ended) == 1 else collect([updates for _, updates in ended])
-        if update and job.commit:
-            self._replica.add(update)
-        elif update:
-            view.update_globals(update)
-        return update
 
     def _apply(self, delta: Delta) -> None:
         if delta is None:
@@ -348,7 +355,8 @@ class PluginHost:
         finally:
             if called is not None and called.time_limit:
                 self._journal.limit(0.0)
-            self._forwarder.finish_lines()
+            if self._forwarder.begun:
+                self._forwarder.finish_lines()
 
     def _refuse(self, function_id: str) -> NoReturn:
         ident, _, event = function_id.partition("\0")

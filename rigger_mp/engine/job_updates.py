@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rigger_mp.encoding import Encoded, dump_encoded
-from rigger_mp.namespace import is_reset
+from rigger_mp.namespace import joined_commits
 
 Updates = dict[str, Encoded]
 Fields = tuple[bytes, bytes, tuple[Any, ...] | None, float]
@@ -37,14 +37,8 @@ def combined_updates(stages: Iterable[Updates]) -> Updates | None:
     An update that merges into what a name has is merged into whatever that is by then: it cannot be merged into an
     earlier update alone.
     """
-    whole: Updates = {}
-    for update in stages:
-        if not whole.keys().isdisjoint(update):
-            shared = whole.keys() & update.keys()
-            if not all(is_reset(update[name]) for name in shared):
-                return None
-        whole.update(update)
-    return whole
+    joined = joined_commits(stages)
+    return joined[0] if len(joined) == 1 else None
 
 
 def encode_results(stages: Sequence[Sequence[Returned]], merged: Sequence[Updates]) -> tuple[tuple[Fields, ...], ...]:

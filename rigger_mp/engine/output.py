@@ -161,7 +161,7 @@ class Forwarder:
         self.origin = Origin(process_name)
         self._send = send
         self._streams: list[LineStream] = []
-        self._begun: dict[tuple[str, int], bytes] = {}
+        self.begun: dict[tuple[str, int], bytes] = {}
 
     def install(self) -> None:
         """Take the place of ``sys.stdout`` and ``sys.stderr``, and handle log records."""
@@ -172,7 +172,7 @@ class Forwarder:
         logging.getLogger().addHandler(RecordHandler(self.origin, self._send))
 
     def _replacement(self, name: str, original: Any) -> io.TextIOWrapper:
-        stream = LineStream(name, self.origin, self._send, original, self._begun)
+        stream = LineStream(name, self.origin, self._send, original, self.begun)
         self._streams.append(stream)
         buffer: Any = stream
         return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
@@ -183,13 +183,12 @@ class Forwarder:
 
     def forget_lines(self) -> None:
         """Drop, in a child that a hook forked, the lines that its parent has begun."""
-        self._begun.clear()
+        self.begun.clear()
 
     def finish_lines(self) -> None:
         """Send lines that a function has begun and not ended."""
-        if self._begun:
-            for stream in self._streams:
-                stream.finish_lines()
+        for stream in self._streams:
+            stream.finish_lines()
 
 
 def _end_of_whole_characters(data: bytes) -> int:

@@ -140,11 +140,11 @@ class Worker:
         self._flush_if_due()
 
     def _run_series(self, job: m.Job) -> None:
-        self._host.start(job)
+        view = self._host.start_series(job)
         for place, (token, arguments) in enumerate(job.series):
             self._journal.begin(job.job + place)
             self._marks.start(token)
-            results = self._host.run_of_series(job, token, arguments)
+            results = self._host.run_of_series(job, view, token, arguments)
             self._leave_fork()
             with self._writing:
                 self._keep(m.pack_done_of_series(job.job, place, results))
