@@ -109,6 +109,10 @@ def late_without_a_limit(history: History) -> None:
     history.kills.append(Kill(16, "worker", "SIGKILL"))
 
 
+def late_in_a_process_that_it_did_not_run_in(history: History) -> None:
+    fire(history, "9", "hang", lost(16, "TimeLimitExceeded", "hang"))
+
+
 def engine_lost_with_its_dispatcher_alive(history: History) -> None:
     fire(history, "9", "plain", Outcome("EngineLost", "hook 'plain': the engine was stopped"))
 
@@ -189,6 +193,7 @@ BROKEN = (
     (two_blamed_for_one_kill, "event 9 .*pid 12"),
     (blamed_on_a_process_that_it_did_not_run_in, r"event 9 .*\[10\].*pid 15"),
     (late_without_a_limit, "event 9 .*no time limit"),
+    (late_in_a_process_that_it_did_not_run_in, "blamed for a death of pid 16"),
     (engine_lost_with_its_dispatcher_alive, "event 9 .*EngineLost"),
     (failed_without_a_reason, "event 9 .*HookError"),
     (wrong_answer, "event 9 .*answer 4"),
@@ -212,6 +217,12 @@ def test_a_broken_promise_is_found_out(history: History, break_it: Callable[[His
     break_it(history)
     violations = check(history)
     assert any(re.search(text, violation) for violation in violations), violations
+
+
+def test_an_event_may_be_late_before_its_first_line_if_its_process_stood_still(history: History) -> None:
+    late_in_a_process_that_it_did_not_run_in(history)
+    history.kills.append(Kill(16, "worker", "SIGSTOP"))
+    assert check(history) == []
 
 
 def test_a_lost_dispatcher_allows_started_events_to_be_lost(history: History) -> None:

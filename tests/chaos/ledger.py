@@ -190,6 +190,7 @@ def _check_runs(history: History) -> Iterator[str]:
 def _check_blame(history: History) -> Iterator[str]:
     """A loss names a process that died, and every kill is blamed on one event at most."""
     kills = Counter(kill.pid for kill in history.kills if kill.signal == "SIGKILL")
+    stopped = {kill.pid for kill in history.kills if kill.signal == "SIGSTOP"}
     ran_in = defaultdict(set)
     for run in history.runs:
         if run.function in history.kind(run.event).functions:
@@ -202,6 +203,9 @@ def _check_blame(history: History) -> Iterator[str]:
         if outcome.name == TIME_LIMIT and not (kind and kind.limited):
             yield f"{title} has no time limit: {outcome.detail}"
         if kind and (kind.crashes or kind.limited) and pid in ran_in[number]:
+            continue
+        # Its time goes on while its process stands still, be it before the line in the ledger.
+        if kind and kind.limited and outcome.name == TIME_LIMIT and pid in stopped and not ran_in[number]:
             continue
         kills[pid] -= 1
         if kills[pid] < 0:
