@@ -329,6 +329,17 @@ def _encode_named(
     return encoded
 
 
+def dump_if_plain(values: Mapping[str, object]) -> bytes | None:
+    """Encode arguments or updates of locals of which all travel as they are, for :func:`load_names`; else ``None``."""
+    if type(values) is not dict:
+        return None
+    for name, value in values.items():
+        kind = type(value)
+        if kind not in PLAIN or type(name) is not str or (kind in _LONG and len(value) >= LARGE):
+            return None
+    return marshal.dumps(values)
+
+
 def dump_encoded(encoded: dict[str, Encoded]) -> bytes:
     """Encode names with values that are encoded already, for :func:`load_names`.
 

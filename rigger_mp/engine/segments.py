@@ -25,6 +25,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from rigger_mp.encoding import dump_if_plain
 from rigger_mp.large_values import Pieces, Place
 
 _MAGIC = b"riggerMP"
@@ -346,6 +347,9 @@ def dump_with_segment(dump: Callable[..., bytes], values: Mapping[str, Any]) -> 
     Raises:
         EncodingError: a value cannot be pickled; the message names it.
     """
+    plain = dump_if_plain(values)
+    if plain is not None:
+        return plain, ()
     if not AVAILABLE:
         return dump(values), ()
     writer = SegmentWriter()
