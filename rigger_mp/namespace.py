@@ -11,8 +11,8 @@ and a commit costs the size of the update, amortised, never the size of the name
     commit {"files": +{"b": 2}}                            base {...}  +{"a": 1}  +{"b": 2}
     compaction                                             base {..., "a": 1, "b": 2}
 
-What is added rather than committed waits until somebody reads: many updates are few where the later ones replace what
-the earlier ones set.
+What is added rather than committed may wait until somebody reads: many updates are few where the later ones replace
+what the earlier ones set. What is long, or is merged, does not wait.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ LINK_OVERHEAD = 200
 """Bytes that one more link costs a reader, beside its pickle."""
 MIN_LINKS_TO_COMPACT = 32
 MOST_WAITING = 256
+LONGEST_WAITING = 1024
+"""Bytes or characters of a value that may wait to be applied."""
 
+_SIZED = frozenset({str, bytes})
 Chain = tuple[Encoded, ...]
 Commit = Mapping[str, Encoded]
 
@@ -54,6 +57,15 @@ def joined_commits(commits: Iterable[Commit]) -> list[dict[str, Encoded]]:
         else:
             joined.append(dict(commit))
     return joined
+
+
+def _is_short(commit: Commit) -> bool:
+    """Tell whether a commit takes little memory, and may make others needless: not if it merges anything."""
+    for link in commit.values():
+        kind = type(link)
+        if kind is tuple or (kind in _SIZED and len(link) > LONGEST_WAITING):
+            return False
+    return True
 
 
 def _replaces(commit: Commit, earlier: Commit) -> bool:
@@ -137,7 +149,7 @@ class Namespace:
     def add(self, update: Commit) -> bool:
         """Have one set of updates applied, at the latest when somebody reads; return as :meth:`settle` does."""
         self._waiting.append(update)
-        return len(self._waiting) >= MOST_WAITING and self.settle()
+        return (len(self._waiting) >= MOST_WAITING or not _is_short(update)) and self.settle()
 
     def settle(self) -> bool:
         """Apply what was added; return whether that deletes any name."""

@@ -209,6 +209,7 @@ class World:
 
     def bring_up(self, slot: Slot) -> None:
         self.hosts[slot.number] = Host(Namespace(self.list_merge))
+        slot.admit(self.rng.choice((None, None, 1, 5)))
         self.scheduler.slot_up(slot)
 
     def lose(self, slot: Slot) -> None:
@@ -262,6 +263,12 @@ class World:
         for slot in self.scheduler.table.take_drained():
             host = self.hosts.pop(slot.number, None)
             assert host is None or not (host.inbox or host.running or host.outbox)
+        worn = [slot for slot in self.scheduler.slots.values() if slot.up and _is_worn(slot)]
+        for slot in worn:
+            self.lose(slot)
+            self.bring_up(slot)
+        if worn:
+            self.pump()
 
     def _keep(self) -> None:
         handed, self.scheduler.handed[:] = self.scheduler.handed[:], []
@@ -424,6 +431,10 @@ class World:
 
 
 _MISSING = object()
+
+
+def _is_worn(slot: Slot) -> bool:
+    return slot.quota is not None and slot.taken >= slot.quota and not slot.outstanding
 
 
 def _unfold(job: m.Job) -> list[tuple[m.Job, int | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from engine_plugins import Adder, Broken, Counter, Mean, Suicidal
 from quiet import QuietRigger
 from waiting import wait_for
 
-from rigger_mp import HookError, Rigger
+from rigger_mp import HookError, Rigger, RiggerBasePlugin
 from rigger_mp.encoding import dump_updates
 from rigger_mp.engine import messages as m
 from rigger_mp.errors import EncodingError, EngineLost, NotRunningError, PluginError, TimeLimitExceeded, WorkerLost
@@ -203,3 +204,64 @@ def test_a_killed_dispatcher_that_must_not_restart_ends_everything_pending_by_na
         rigger.fire_hook("fine")
     rigger.stop()
     assert rigger.global_data["last"] == 3
+
+
+class Leaving(RiggerBasePlugin):
+    """Ends its process whenever it is made."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        os._exit(7)
+
+
+class Slow(RiggerBasePlugin):
+    """Takes a while to be made, so that another instance can be given up meanwhile."""
+
+    stateless = True
+
+    def plugin_initialize(self) -> None:
+        time.sleep(0.05)
+        self.register_plugin_hook("work", lambda: None)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_only_who_ends_its_process_is_left_out(workers: int) -> None:
+    instances = {"leaving": {"plugin": "leaving"}, **{f"slow{n}": {"plugin": "slow"} for n in range(3)}}
+    plugins = {"leaving": Leaving, "slow": Slow}
+    with QuietRigger({"workers": workers, "plugins": instances}, plugins=plugins) as rigger:
+        (message,) = [text for text in rigger.messages if "initialis" in text]
+        assert "instance 'leaving'" in message
+        rigger.fire_hook("work")
+        functions = rigger.stats()["functions"]
+    assert [functions[name]["ident"] for name in sorted(functions)] == ["slow0", "slow1", "slow2"]
+
+
+class Forking(RiggerBasePlugin):
+    """Forks, and has both processes come back from its hook."""
+
+    def plugin_initialize(self) -> None:
+        self.register_plugin_hook("fork")
+
+    def fork(self, path: str) -> Any:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        return None, {"by": [os.getpid()]}
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_what_follows_a_fork_is_its_parents(tmp_path: Path, wait: bool) -> None:
+    path = tmp_path / "callbacks"
+
+    def note(path: str) -> None:
+        with Path(path).open("a") as file:
+            file.write("called\n")
+
+    with QuietRigger({"workers": 1, "plugins": {"f": {"plugin": "f"}}}, plugins={"f": Forking}) as rigger:
+        rigger.register_hook_callback("fork", "post", note)
+        for _ in range(10):
+            rigger.fire_hook("fork", wait=wait, path=str(path))
+        rigger.drain()
+        assert rigger.global_data["by"] == [row["pid"] for row in rigger.stats()["processes"] if row["jobs"]] * 10
+    assert path.read_text() == "called\n" * 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import pickle
+import tracemalloc
 from typing import Any
 from unittest import mock
 
@@ -27,7 +28,14 @@ from rigger_mp.encoding import (
 )
 from rigger_mp.engine import commit_log
 from rigger_mp.engine.commit_log import CommitLog, merged_updates
-from rigger_mp.namespace import MIN_LINKS_TO_COMPACT, Namespace, VersionedNamespace, compact, extend_chain
+from rigger_mp.namespace import (
+    MIN_LINKS_TO_COMPACT,
+    Namespace,
+    VersionedNamespace,
+    compact,
+    extend_chain,
+    joined_commits,
+)
 
 
 class Color(enum.Enum):
@@ -353,3 +361,47 @@ def test_what_is_superseded_below_the_floor_is_forgotten() -> None:
         versions.raise_floor(versions.version)
     _version, _floor, history = versions.dump()
     assert {name: len(links) for name, links in history.items()} == {"big": 1}
+
+
+@given(COMMITS, LIST_MERGE, st.sets(st.integers(0, 14)))
+def test_what_is_added_counts_whenever_somebody_reads(commits: list[Commit], list_merge: str, reads: set[int]) -> None:
+    added, committed = Namespace(list_merge), Namespace(list_merge)
+    deletes, deleted = False, False
+    for number, commit in enumerate(commits):
+        update = collect(map(load_names, encode(commit)))
+        deletes |= added.add(update)
+        deleted |= committed.commit(update)
+        if number in reads:
+            deletes |= added.settle()
+            assert same({name: added.load(name) for name in added}, {name: committed.load(name) for name in committed})
+    assert same({name: added.load(name) for name in added}, {name: committed.load(name) for name in committed})
+    assert not deletes or deleted
+
+
+@given(COMMITS, LIST_MERGE)
+def test_joined_commits_do_what_they_do_one_by_one(commits: list[Commit], list_merge: str) -> None:
+    joined, single = VersionedNamespace(list_merge), VersionedNamespace(list_merge)
+    updates = [collect(map(load_names, encode(commit))) for commit in commits]
+    joined.commit(joined_commits(updates), len(updates))
+    for update in updates:
+        single.commit([update])
+    assert joined.version == single.version
+    assert loaded(joined, list_merge) == loaded(single, list_merge)
+
+
+def loaded(versions: VersionedNamespace, list_merge: str) -> dict[str, Any]:
+    return {name: load_chain(chain, list_merge) for name, chain in versions.export().items()}
+
+
+def test_what_waits_takes_little_memory() -> None:
+    namespace = Namespace()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            namespace.add({"frame": bytes(1 << 20), "number": number})
+            namespace.add({"table": encode_update({"row": "x" * (1 << 20), "number": number})})
+            namespace.add({"table": encode_update(None)})
+        assert tracemalloc.get_traced_memory()[0] < 10 << 20
+    finally:
+        tracemalloc.stop()
+    assert namespace.load("number") == 99

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
+import time
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -218,15 +219,17 @@ class Line(RiggerBasePlugin):
         for hook in ("write", "report"):
             self.register_plugin_hook(hook)
 
-    def write(self, path: str, number: int, dies: int = -1, fails: int = -1) -> Any:
+    def write(self, path: str, number: int, dies: int = -1, fails: int = -1, waits: int = -1) -> Any:
         self.calls += 1
+        while number == waits and not Path(path).with_name("gate").exists():
+            time.sleep(0.01)
         with Path(path).open("a") as file:
             file.write(f"{number}\n")
         if number == dies:
             os.kill(os.getpid(), signal.SIGKILL)
         if number == fails:
             raise ValueError(f"number {number}")
-        return {"number": number}, {"last": number, "all": [number]}
+        return {"number": number}, {"last": number, "all": [number], "pids": [os.getpid()]}
 
     def report(self) -> Any:
         return {"calls": self.calls}, None
@@ -304,10 +307,32 @@ def test_with_squashed_exceptions_too(tmp_path: Path) -> None:
         assert engine.stats()["events"]["failed"] == 0
 
 
-def test_workers_are_recycled_between_them(tmp_path: Path) -> None:
-    with rigger(max_tasks_per_child=100) as engine:
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_workers_are_recycled_between_them(tmp_path: Path, limit: int) -> None:
+    total = 30 * limit
+    with rigger(max_tasks_per_child=limit) as engine:
         warm_up(engine, tmp_path / "out")
-        fire(engine, tmp_path / "out", 1000)
+        fire(engine, tmp_path / "out", total)
         engine.drain()
-        assert written(tmp_path / "out") == list(range(1000)) == engine.global_data["all"]
-        assert sum(row.get("restarts", 0) for row in engine.stats()["processes"]) >= 1
+        assert written(tmp_path / "out") == list(range(total)) == engine.global_data["all"]
+        assert max(Counter(engine.global_data["pids"]).values()) < 2 * limit + (limit == 1)
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_has_ended_does_not_wait_for_a_long_one_behind_it(tmp_path: Path, waited: bool) -> None:
+    out, arguments = tmp_path / "out", {"waits": 10, "fails": 3}
+    with rigger() as engine:
+        warm_up(engine, out)
+        if waited:
+            for number in range(20):
+                engine.submit("write", path=str(out), number=number, **arguments)
+        else:
+            fire(engine, out, 20, **arguments)
+        ended = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+        wait_for(lambda: engine.global_data.get("all") == ended)
+        assert engine.stats()["events"]["pending"] == 10
+        assert waited or wait_for(lambda: engine.failures) is None
+        (tmp_path / "gate").touch()
+        engine.drain()
+        assert engine.global_data["all"] == ended + list(range(10, 20))
+        assert sum(row.get("jobs", 0) for row in engine.stats()["processes"]) == 40

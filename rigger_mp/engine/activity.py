@@ -150,6 +150,7 @@ class Slot:
         unmeasured: how many of them have no estimate.
         busy: seconds that its functions have run.
         behind: a slot of a former generation whose work comes before everything here.
+        quota: how many events the process may be sent in all, ``None`` for any number; ``taken``: how many it was.
     """
 
     number: int
@@ -164,6 +165,12 @@ class Slot:
     unmeasured: int = 0
     busy: float = 0.0
     behind: Slot | None = None
+    quota: int | None = None
+    taken: int = 0
+
+    def admit(self, quota: int | None) -> None:
+        """Note that another process fills the slot, which may be sent so many events in all."""
+        self.quota, self.taken = quota, 0
 
     @property
     def drained(self) -> bool:
@@ -176,6 +183,8 @@ class Slot:
         """Tell whether one more task may be sent: always to an idle process, else within the budget."""
         if not self.up or self.held or (self.behind is not None and not self.behind.drained):
             return False
+        if self.quota is not None and self.taken >= self.quota:
+            return False
         if not self.outstanding:
             return True
         if estimate is None or self.unmeasured or len(self.outstanding) >= most:
@@ -185,6 +194,7 @@ class Slot:
     def add(self, job: int, task: Task) -> None:
         """Note a task as sent."""
         self.outstanding[job] = task
+        self.taken += task.activity.count
         if task.estimate is None:
             self.unmeasured += 1
         else:

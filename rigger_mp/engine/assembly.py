@@ -251,8 +251,8 @@ class Assembly:
             return []
         generation = self._generation_of(seat)
         starting = instance is not None
-        blamed = instance is not None and 0 <= instance < len(seat.instances)
-        ident = seat.instances[instance or 0][0] if blamed else ""
+        blamed = instance is not None and 0 <= instance < len(seat.making)
+        ident = seat.making[instance or 0] if blamed else ""
         if ident and not generation.ready:
             generation.give_up(ident, f"{detail} while initialising it")
         if self._supervisor.may_restart(seat, starting):

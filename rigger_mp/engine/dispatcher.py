@@ -39,6 +39,7 @@ from rigger_mp.engine.process import WorkerProcess, open_sentinel
 from rigger_mp.engine.retry_timer import RetryTimer
 from rigger_mp.engine.segments import is_segment
 from rigger_mp.engine.series import join_done
+from rigger_mp.engine.silence import Silence
 from rigger_mp.engine.supervisor import Seat, Supervisor
 from rigger_mp.errors import SpoolError
 from rigger_mp.fresh_source import import_fresh_sources
@@ -88,6 +89,7 @@ class Dispatcher:
         self._supervisor = Supervisor(marks, self._watch, self._unwatch)
         self._assembly = Assembly(boot, self._supervisor)
         self._scheduler = self._assembly.scheduler
+        self._silence = Silence()
         self._retries: RetryTimer[Task] = RetryTimer(boot.retry_delay)
         self._keeper = None if spool is None else self._assembly.keep(spool)
         self._outbox: list[Any] = []
@@ -118,6 +120,8 @@ class Dispatcher:
                 key.data(mask)
             if self._supervisor.time_limited:
                 self._enforce_limits()
+            for seat in self._silence.take_silent():
+                self._take_kept(seat)
             self._advance()
         if self._orphaned:
             self._supervisor.stop(0.0)
@@ -127,7 +131,7 @@ class Dispatcher:
         self._await_release()
 
     def _next_check(self) -> float | None:
-        seconds = self._retries.limit(self._supervisor.next_check())
+        seconds = self._silence.limit(self._retries.limit(self._supervisor.next_check()))
         return seconds if self._keeper is None else self._keeper.next_try(seconds)
 
     def _finished(self) -> bool:
@@ -201,7 +205,9 @@ class Dispatcher:
         self._scheduler.configured.clear()
         self._mark_begun()
         for number, batch in batches.items():
-            self._supervisor.send(self._supervisor.seats[number], batch)
+            seat = self._supervisor.seats[number]
+            self._supervisor.send(seat, batch)
+            self._silence.note(seat)
 
     def _next_jobs(self) -> list[tuple[Slot, m.Job]]:
         if self._keeper is None:
@@ -377,6 +383,7 @@ class Dispatcher:
             seat.writer.flush()
         if mask & READ:
             self._take_from(seat, seat.reader.read())
+            self._silence.note(seat)
             if seat.reader.eof:
                 self._on_end(seat, process)
 
@@ -398,16 +405,20 @@ class Dispatcher:
         for message, size in join_done(self._unpack_from(seat, payloads)):
             self._take_one_from(seat, message, size)
 
+    def _take_kept(self, seat: Seat) -> None:
+        """Take what a worker has finished before the long job that it runs now."""
+        if seat.process is not None:
+            self._take_from(seat, seat.process.journal.kept())
+
     def _take_one_from(self, seat: Seat, received: Any, size: int) -> None:
         assert seat.reader is not None
         message = seat.reader.complete(received)
         match message:
             case m.Done():
-                seat.jobs += 1
-                self._scheduler.done(seat.slot, message.job, message.results, message.segments)
+                seat.jobs += self._scheduler.done(seat.slot, message.job, message.results, message.segments)
             case m.DoneOfSeries():
-                seat.jobs += len(message.results)
-                self._scheduler.done_of_series(seat.slot, message.job, message.place, message.results)
+                job, place, results = message
+                seat.jobs += self._scheduler.done_of_series(seat.slot, job, place, results)
             case m.Nested():
                 self._supervisor.count_nested(seat)
                 self._scheduler.accept_nested(message)

@@ -167,6 +167,9 @@ class PluginHost:
         send: sends a message to the dispatcher at once.
         journal: where the running function's deadline is noted.
         forwarder: what functions print and log.
+
+    Attributes:
+        forked: this is no host, but a child that a function forked.
     """
 
     def __init__(self, send: Send, journal: Journal, forwarder: Forwarder) -> None:
@@ -180,6 +183,7 @@ class PluginHost:
         self._config: Encoded = None
         self._replica = Replica()
         self._link = Link(send, b"")
+        self.forked = False
         self._runner: Any = None
 
     @property
@@ -341,6 +345,8 @@ class PluginHost:
             returned = called.func(*args, **kwargs)
             if called.is_async:
                 returned = self._run_async(returned)
+            if self.forked:
+                self._end_fork()
             if returned is None:
                 return (b"", b"", None, perf_counter() - start), {}
             (local, placed), updates = encode_returned(called.label, returned)
@@ -357,6 +363,10 @@ class PluginHost:
                 self._journal.limit(0.0)
             if self._forwarder.begun:
                 self._forwarder.finish_lines()
+
+    def _end_fork(self) -> NoReturn:
+        """End a child that a function forked, and that has come back from it: what follows is its parent's."""
+        raise SystemExit(0)
 
     def _refuse(self, function_id: str) -> NoReturn:
         ident, _, event = function_id.partition("\0")

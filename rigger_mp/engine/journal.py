@@ -1,10 +1,11 @@
 """A page of memory shared by one worker and the dispatcher: what survives the worker's sudden death.
 
 The worker notes which job it runs, and keeps the outcomes that it has not sent yet in the page itself. If
-it is killed, the dispatcher still finds the outcomes of every finished job, and knows the culprit::
+it is killed, the dispatcher still finds the outcomes of every finished job, and knows the culprit; while it runs a long
+job, the dispatcher takes what is finished from there::
 
-    0         8          16         24                     32
-    | job     | deadline | position | instance being made  | frames not yet sent ...
+    0         8          16         24                     32           40
+    | job     | deadline | position | instance being made  | times sent | frames not yet sent ...
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 from rigger_mp.engine.frames import frame, split_frames, write_all
 
 SIZE = 1 << 16
-_BODY = 32
+_BODY = 40
 _INT = struct.Struct("=q")
 _FLOAT = struct.Struct("=d")
 
@@ -26,6 +27,7 @@ class Journal:
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, SIZE)
         self._position = _BODY
+        self._times_sent = 0
         self.making(-1)
 
     # -- the worker's side -------------------------------------------------------------------------------
@@ -58,6 +60,8 @@ class Journal:
         if self._position > _BODY:
             write_all(fd, self._page[_BODY : self._position])
             self._position = _BODY
+            self._times_sent += 1
+            _INT.pack_into(self._page, 32, self._times_sent)  # before anything is written over
             _INT.pack_into(self._page, 16, 0)
 
     @property
@@ -85,6 +89,13 @@ class Journal:
     def instance(self) -> int:
         """Which instance is being made, -1 if none is."""
         return int(_INT.unpack_from(self._page, 24)[0])
+
+    def kept(self) -> list[bytes]:
+        """Return the frames that a living worker keeps, which it will send, too; none if it is just sending them."""
+        (before,) = _INT.unpack_from(self._page, 32)
+        frames = self.unsent()
+        (after,) = _INT.unpack_from(self._page, 32)
+        return frames if before == after else []
 
     def unsent(self) -> list[bytes]:
         """Return the frames that the worker kept and did not, or perhaps did, send."""

@@ -152,13 +152,20 @@ class Scheduler:
     def accept_series(self, series: m.Series) -> None:
         """Take events from the user's process that nobody waits for."""
         plan = self.registry.plan(series.hook)
-        length = length_of_series(plan, self.threaded, self.table.estimate(plan.stages))
+        length = self._length_of_series(plan)
         if length == 1:
             for token, arguments in series.events:
                 self._accept(Activity(EVENT, token, plan, arguments, since=m.NOBODY_WAITS))
             return
         for part in divide(series.events, length):
             self._accept(Activity(EVENT, 0, plan, b"", since=m.NOBODY_WAITS, series=part))
+
+    def _length_of_series(self, plan: Plan) -> int:
+        length = length_of_series(plan, self.threaded, self.table.estimate(plan.stages))
+        if length == 1 or plan.fused_home is None:
+            return 1
+        slot = self.table.least_loaded() if plan.fused_home == ANY else self.slots[plan.fused_home]
+        return min(length, slot.quota or length)
 
     def accept_nested(self, event: m.Nested) -> None:
         """Take an event that a hook fired."""
@@ -186,11 +193,14 @@ class Scheduler:
         plan = Plan(call.ident, concurrent=False)
         self._accept(Activity(CONFIGURE, call.token, plan, call.arguments))
 
-    def done(self, slot: Slot, job: int, results: Results, segments: m.Segments = ()) -> None:
-        """Take the results of a job, and what their large values are in; a job that is done already is ignored."""
+    def done(self, slot: Slot, job: int, results: Results, segments: m.Segments = ()) -> int:
+        """Take the results of a job, and what their large values are in; return how many jobs that ends.
+
+        One that is done already is ignored.
+        """
         task = slot.remove(job)
         if task is None:
-            return
+            return 0
         activity = task.activity
         activity.update_segments += segments
         self.outcomes.count_calls(slot, task, results, self.table.estimates)
@@ -202,13 +212,14 @@ class Scheduler:
             activity.unfinished -= 1
             activity.results.update({str(job): result for stage in results for result in stage})
             self._finish_configure(activity)
+        return 1
 
-    def done_of_series(self, slot: Slot, job: int, place: int, results: Sequence[Results]) -> None:
-        """Take the results of events of a job's series, that at ``place`` and those behind it; none is taken twice."""
+    def done_of_series(self, slot: Slot, job: int, place: int, results: Sequence[Results]) -> int:
+        """Take the results of events of a job's series, that at ``place`` and those behind it, as :meth:`done` does."""
         task = slot.outstanding.get(job)
         series = task.activity.series if task is not None else None
         if task is None or series is None or place > series.ended:
-            return
+            return 0
         activity, new = task.activity, results[series.ended - place :]
         self.outcomes.count_calls_of_series(slot, task, new, self.table.estimates)
         series.ended += len(new)
@@ -222,6 +233,7 @@ class Scheduler:
         if not series.events:
             slot.remove(job)
             self._end(activity, m.OK)
+        return len(new)
 
     # -- generations -------------------------------------------------------------------------------------
 

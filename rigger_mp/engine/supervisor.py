@@ -53,6 +53,7 @@ class Seat:
     Attributes:
         kind: what all processes of its generation are told.
         instances: ``(ident, setup)`` of the instances that live here.
+        making: the instances that the present process was told to make, in their order.
         left_out: problems by ident of the instances that are not made here any more.
         functions: callbacks loaded here, to be loaded again.
         hosted: whether the present process has made its instances.
@@ -72,6 +73,7 @@ class Seat:
     name: str
     kind: SeatKind
     instances: list[tuple[str, bytes]] = field(default_factory=list)
+    making: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     functions: dict[str, m.Load] = field(default_factory=dict)
     process: WorkerProcess | None = None
@@ -147,6 +149,8 @@ class Supervisor:
         seat.process, seat.reader, seat.writer, seat.row = started
         seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
+        seat.making = tuple(ident for ident, _ in seat.instances)
+        seat.slot.admit(seat.kind.limits.max_tasks_per_child)
         self._watch(seat)
 
     def _start_worker(self, seat: Seat) -> Started:

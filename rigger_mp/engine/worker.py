@@ -81,6 +81,7 @@ class Worker:
         """In a child that a hook forked: nothing of the engine's is shared with it."""
         with contextlib.suppress(OSError):  # the hook may have closed it, or this is a child's child
             os.close(self._fd)
+        self._host.forked = True
         self._journal.leave()
         self._marks.leave()
         self._forwarder.forget_lines()
