@@ -169,6 +169,16 @@ def test_a_process_that_cannot_be_started_is_another_loss_than_one_that_crashed(
     assert not isinstance(caught.value, WorkerLost)
 
 
+def test_functions_that_each_died_once_were_not_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    instances = {name: {"plugin": "fragile"} for name in ("one", "two")}
+    with QuietRigger({"workers": 2, "plugins": instances}, plugins=PLUGINS) as rigger:
+        with pytest.raises(WorkerLost) as caught:
+            rigger.fire_hook("die", log=str(log), number=1, times=99)
+        assert type(caught.value) is WorkerLost
+    assert noted(log) == ["1"] * 2
+
+
 def test_waits_grow_to_a_limit_and_are_spread() -> None:
     now = 100.0
     timer = RetryTimer[int](0.1, lambda: now, lambda low, high: high)

@@ -110,6 +110,7 @@ class Task:
         home: the slot it must run on, or ``ANY``.
         actors: the stateful instances among the functions.
         estimate: seconds it will hardly exceed, ``None`` if unknown.
+        losses: how often its process died under it.
     """
 
     activity: Activity
@@ -117,6 +118,7 @@ class Task:
     home: int
     actors: frozenset[str] = NO_ACTORS
     estimate: float | None = None
+    losses: int = 0
 
     @property
     def ids(self) -> tuple[tuple[str, ...], ...]:

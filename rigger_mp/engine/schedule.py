@@ -685,13 +685,16 @@ class Scheduler:
             self._finish_configure(activity)
             return
         activity.retries += 1
-        if activity.lost or activity.retries > _most_retries(task):
-            self._fail_task(task, *last_loss(status, detail, activity.retries))
+        task.losses += 1
+        # A background handler may have been lost before, with another engine.
+        attempts = activity.retries if activity.kind is BACKGROUND else task.losses
+        if activity.lost or attempts > _most_retries(task):
+            self._fail_task(task, *last_loss(status, detail, attempts))
             return
         if activity.key:
             self.changes.append(Interrupted(activity.key))
         self.table.delay(slot, task)
-        self.delayed.append((task, activity.retries))
+        self.delayed.append((task, attempts))
 
     def _fail_task(self, task: Task, status: int, detail: str) -> None:
         activity = task.activity
@@ -705,7 +708,7 @@ class Scheduler:
             self._finish_configure(activity)
         else:
             activity.unfinished -= 1
-            activity.lost = (status, detail)
+            activity.lost = activity.lost or (status, detail)
             self._finish_fan_out(activity)
 
 
