@@ -44,7 +44,7 @@ MARKS = {
 """Colour and shape of each peer in the overview."""
 OVERVIEW = (
     "blocking", "submit", "callbacks", "cpu-10ms", "cpu-1ms", "fan-out", "mixed",
-    "large-bytes", "large-array", "memory", "remote-events", "remote-trips",
+    "large-bytes", "large-array", "start", "memory", "remote-events", "remote-trips",
 )  # fmt: skip
 
 
