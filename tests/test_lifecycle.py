@@ -147,6 +147,7 @@ class Inner(RiggerBasePlugin):
 """
 
 
+@pytest.mark.skipif("coverage" in sys.modules, reason="coverage itself imports multiprocessing")
 def test_a_worker_imports_what_starts_an_engine_only_to_start_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

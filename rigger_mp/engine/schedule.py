@@ -10,6 +10,8 @@
 ordered event starts when nothing runs, or when everything that runs is a *chain*: ordered events sent whole
 to one worker, which executes them one after another, so that the order holds without a round trip each.
 No other commit may come between those of a chain: background handlers' updates are deferred until its end.
+Ordered events of one hook that nobody waits for are even one activity and one job, a *series*
+(:mod:`rigger_mp.engine.series`), of which each event ends by itself.
 
 *Turns*: concurrent events that use the same stateful instance draw a ticket for it when they are admitted,
 and their tasks are queued to its worker in the order of the tickets.

@@ -3,10 +3,11 @@
 ::
 
     dispatcher ──frames of Host, Load, Forget, Job──▶ loop ─▶ PluginHost
-    dispatcher ◀─frames of Hosted, Done, Nested, Log, Output, Record─ journal, then socket
+    dispatcher ◀─frames of Hosted, Done, DoneOfSeries, Nested, Log, Output, Record─ journal, then socket
 
 Results of a batch of jobs are kept in the journal and sent together: when the batch is finished, when they
-get old, or when they get large. What is in the journal survives the process.
+get old, or when they get large. What is in the journal survives the process, and the dispatcher takes it from there if
+a job takes long (:mod:`rigger_mp.engine.silence`).
 """
 
 from __future__ import annotations
