@@ -32,6 +32,8 @@ MIN_LINKS_TO_COMPACT = 32
 MOST_WAITING = 256
 LONGEST_WAITING = 1024
 """Bytes or characters of a value that may wait to be applied."""
+MOST_NAMES_WAITING = 32
+_LARGEST_WAITING = 1 << 8 * LONGEST_WAITING
 
 _SIZED = frozenset({str, bytes})
 Chain = tuple[Encoded, ...]
@@ -61,9 +63,13 @@ def joined_commits(commits: Iterable[Commit]) -> list[dict[str, Encoded]]:
 
 def _is_short(commit: Commit) -> bool:
     """Tell whether a commit takes little memory, and may make others needless: not if it merges anything."""
+    if len(commit) > MOST_NAMES_WAITING:
+        return False
     for link in commit.values():
         kind = type(link)
         if kind is tuple or (kind in _SIZED and len(link) > LONGEST_WAITING):
+            return False
+        if kind is int and not -_LARGEST_WAITING < link < _LARGEST_WAITING:
             return False
     return True
 

@@ -209,7 +209,7 @@ class World:
 
     def bring_up(self, slot: Slot) -> None:
         self.hosts[slot.number] = Host(Namespace(self.list_merge))
-        slot.admit(self.rng.choice((None, None, 1, 5)))
+        slot.refill(self.rng.choice((None, None, 1, 5)))
         self.scheduler.slot_up(slot)
 
     def lose(self, slot: Slot) -> None:

@@ -6,6 +6,7 @@ import copy
 import enum
 import pickle
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -393,15 +394,23 @@ def loaded(versions: VersionedNamespace, list_merge: str) -> dict[str, Any]:
     return {name: load_chain(chain, list_merge) for name, chain in versions.export().items()}
 
 
-def test_what_waits_takes_little_memory() -> None:
+LARGE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "bytes": lambda number: {"x": bytes(1 << 20)},
+    "merged": lambda number: {"x": encode_update({"row": "x" * (1 << 20)})},
+    "integers": lambda number: {"x": number << (8 << 20)},
+    "names": lambda number: {f"name {n}": float(number) for n in range(10_000)},
+}
+
+
+@pytest.mark.parametrize("large", LARGE.values(), ids=LARGE)
+def test_what_waits_takes_little_memory(large: Callable[[int], dict[str, Any]]) -> None:
     namespace = Namespace()
     tracemalloc.start()
     try:
-        for number in range(100):
-            namespace.add({"frame": bytes(1 << 20), "number": number})
-            namespace.add({"table": encode_update({"row": "x" * (1 << 20), "number": number})})
-            namespace.add({"table": encode_update(None)})
+        for number in range(1, 60):
+            namespace.add(large(number))
+            namespace.add({"x": None, "number": number})
         assert tracemalloc.get_traced_memory()[0] < 10 << 20
     finally:
         tracemalloc.stop()
-    assert namespace.load("number") == 99
+    assert namespace.load("number") == 59

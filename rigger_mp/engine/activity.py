@@ -170,7 +170,7 @@ class Slot:
     quota: int | None = None
     taken: int = 0
 
-    def admit(self, quota: int | None) -> None:
+    def refill(self, quota: int | None) -> None:
         """Note that another process fills the slot, which may be sent so many events in all."""
         self.quota, self.taken = quota, 0
 

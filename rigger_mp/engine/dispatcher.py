@@ -407,8 +407,10 @@ class Dispatcher:
 
     def _take_kept(self, seat: Seat) -> None:
         """Take what a worker has finished before the long job that it runs now."""
-        if seat.process is not None:
-            self._take_from(seat, seat.process.journal.kept())
+        if seat.process is not None and seat.reader is not None:
+            kept = seat.process.journal.kept()
+            # What was sent before that was kept comes first: what the functions printed, and the hooks that they fired.
+            self._take_from(seat, seat.reader.read_to_end() + kept)
 
     def _take_one_from(self, seat: Seat, received: Any, size: int) -> None:
         assert seat.reader is not None

@@ -150,7 +150,7 @@ class Supervisor:
         seat.hosted = seat.worn = seat.retiring = False
         seat.jobs = 0
         seat.making = tuple(ident for ident, _ in seat.instances)
-        seat.slot.admit(seat.kind.limits.max_tasks_per_child)
+        seat.slot.refill(seat.kind.limits.max_tasks_per_child)
         self._watch(seat)
 
     def _start_worker(self, seat: Seat) -> Started:
